@@ -1,0 +1,1 @@
+//! Page supplier of the uma zone allocator over memory given to it

@@ -1,0 +1,1 @@
+//! Per-CPU bucket caches of the uma zone allocator

@@ -1,0 +1,92 @@
+//! What a caller asks for beside the item itself.
+
+/// A point in time, in nanoseconds on the clock of the zone's [`Sleep`](crate::Sleep).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(u64);
+
+impl Deadline {
+    /// No deadline.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// The given number of nanoseconds on the clock of the zone's [`Sleep`](crate::Sleep).
+    pub const fn at(nanoseconds: u64) -> Self {
+        Self(nanoseconds)
+    }
+
+    /// Nanoseconds on that clock, or `None` if there is no deadline.
+    pub const fn nanoseconds(self) -> Option<u64> {
+        if self.0 == u64::MAX { None } else { Some(self.0) }
+    }
+
+    /// Whether the deadline has passed at time `now`.
+    pub const fn passed(self, now: u64) -> bool {
+        self.0 != u64::MAX && self.0 <= now
+    }
+}
+
+/// How to treat one allocation: the `M_WAITOK`, `M_NOWAIT`, `M_ZERO` and `M_USE_RESERVE` of zone(9).
+///
+/// ```
+/// use uma_core::Request;
+/// let request = Request::WAIT.zeroed();
+/// assert!(request.may_wait() && request.wants_zero());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    wait: bool,
+    zero: bool,
+    reserve: bool,
+    deadline: Deadline,
+}
+
+impl Request {
+    /// Fail rather than wait (`M_NOWAIT`). It is about sleeping: short locks may still be taken.
+    pub const NOWAIT: Self =
+        Self { wait: false, zero: false, reserve: false, deadline: Deadline::NEVER };
+
+    /// Wait at the zone's limit until an item is freed (`M_WAITOK`).
+    ///
+    /// Unlike the kernels' flag it does not promise success: a page supplier that has no more pages
+    /// fails the call, because in user space nobody will bring pages later.
+    pub const WAIT: Self = Self { wait: true, ..Self::NOWAIT };
+
+    /// Wait, but not past `deadline`.
+    pub const fn until(deadline: Deadline) -> Self {
+        Self { deadline, ..Self::WAIT }
+    }
+
+    /// Fill the item with zeros after its ctor ran (`M_ZERO`).
+    pub const fn zeroed(self) -> Self {
+        Self { zero: true, ..self }
+    }
+
+    /// May take the items that the keg keeps in reserve (`M_USE_RESERVE`).
+    pub const fn from_reserve(self) -> Self {
+        Self { reserve: true, ..self }
+    }
+
+    /// The same request, but failing rather than waiting.
+    pub const fn without_waiting(self) -> Self {
+        Self { wait: false, ..self }
+    }
+
+    /// Whether the caller may be put to sleep.
+    pub const fn may_wait(self) -> bool {
+        self.wait
+    }
+
+    /// Whether the item must be zeroed.
+    pub const fn wants_zero(self) -> bool {
+        self.zero
+    }
+
+    /// Whether the keg's reserve may be used.
+    pub const fn may_use_reserve(self) -> bool {
+        self.reserve
+    }
+
+    /// Until when the caller may sleep.
+    pub const fn deadline(self) -> Deadline {
+        self.deadline
+    }
+}

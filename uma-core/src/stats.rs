@@ -1,0 +1,49 @@
+//! What a zone reports of itself.
+
+/// Figures of one zone, filled in by its layers from the bottom up.
+///
+/// Each layer overwrites or adds the figures that it knows best: a keg reports slabs and free items,
+/// a limit reports the limit and the sleeps, a cache reports what it holds and the traffic that the
+/// user saw. They are exact when no other thread uses the zone, and a good estimate while others do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Item size in bytes, as asked for (`SIZE`).
+    pub size: usize,
+    /// Item alignment in bytes.
+    pub align: usize,
+    /// Most items that may exist, 0 for no limit (`LIMIT`).
+    pub limit: u64,
+    /// Allocations that succeeded since the zone was made (`REQ`).
+    pub allocs: u64,
+    /// Items freed since the zone was made.
+    pub frees: u64,
+    /// Allocations that failed (`FAIL`).
+    pub fails: u64,
+    /// Times a caller slept at the limit (`SLEEP`).
+    pub sleeps: u64,
+    /// Free items held in buckets, per CPU and in the depot.
+    pub cached: u64,
+    /// Free items in slabs.
+    pub keg_free: u64,
+    /// Slabs held.
+    pub slabs: u64,
+    /// Bytes of pages held from the supplier.
+    pub bytes: u64,
+    /// Items a bucket holds at most, 0 without buckets.
+    pub bucket_size: u32,
+    /// CPUs that have a slot, 0 without buckets.
+    pub slots: u32,
+}
+
+impl Stats {
+    /// Items in use: allocations less frees (`USED`).
+    pub const fn used(&self) -> u64 {
+        self.allocs.saturating_sub(self.frees)
+    }
+
+    /// Free items, in buckets and in slabs (`FREE`).
+    pub const fn free(&self) -> u64 {
+        self.cached + self.keg_free
+    }
+}

@@ -1,0 +1,1 @@
+//! Kegs of the uma zone allocator: items cut from slabs of pages

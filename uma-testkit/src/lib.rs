@@ -1,0 +1,1 @@
+//! Fakes, conformance suites and models that prove the uma crates

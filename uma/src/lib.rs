@@ -1,0 +1,1 @@
+//! The uma zone allocator: typed zones, object caches, limits and statistics
