@@ -1,1 +1,62 @@
-//! Per-CPU bucket caches of the uma zone allocator
+//! Per-CPU bucket caches: the fast path of a zone.
+//!
+//! [`BucketCache`] stands in front of any [`ItemSource`](uma_core::ItemSource) and keeps free items
+//! in *buckets*, so that most allocations and frees touch only memory of the CPU they run on:
+//!
+//! ```text
+//!            CPU 0                 CPU 1                        depot (one lock)
+//!      +--------------+      +--------------+
+//!      | alloc | free |      | alloc | free |   slots      full:  [254] - [254] - [17]
+//!      +---|-------|--+      +---|-------|--+              empty: [0] - [0]
+//!          v       v             v       v                   ^
+//!        [ 93]   [254]         [  0]   EMPTY   buckets       | whole buckets, never items
+//!          ^ pop/push on a hit                  <------------'
+//! ------------------------------------------------------------------------------------------
+//!                 the source below: batches by import and release, single items
+//! ```
+//!
+//! # Ownership
+//!
+//! A bucket that a slot points to belongs to that CPU. A thread owns a bucket from the moment that a
+//! [`swap`](PerCpu::swap) took it out of a slot until another `swap` puts it in, or the depot takes
+//! it. Everything slow is composed of these moves; nothing else ever touches an installed bucket.
+//! Slots are never null: [`EMPTY`](bucket::Bucket::empty), one static bucket with room for nothing,
+//! is empty to a pop and full to a push, so that the fast path needs no check.
+//!
+//! To take a bucket from *another* CPU, exchange the slot's pointer with `EMPTY`, then wait for
+//! [`PerCpu::fence`]; only then is the bucket yours.
+//!
+//! # Waiting callers
+//!
+//! While [`wanted`](uma_core::ItemSource::wanted) says that somebody below waits for an item, no
+//! bucket stays installed and the depot holds nothing: the waiter flushed them after it took its place
+//! in the queue, and every slow path that puts items into a slot or the depot looks at `wanted`
+//! afterwards and flushes again. With `EMPTY` in every slot, all frees take the slow path and pass
+//! the item on. The hit path itself never looks.
+//!
+//! # Lock order
+//!
+//! The depot's lock is a leaf: under it only bucket lists are linked. The source, its hooks and the
+//! metadata supplier are called with no lock held. With [`CpuLocks`] a slot's lock is a leaf too.
+#![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod bucket;
+mod cache;
+mod depot;
+mod drain;
+mod locks;
+mod percpu;
+mod pinned;
+mod slot;
+mod slow;
+mod sync;
+
+pub use cache::{BucketCache, CacheConfig};
+pub use locks::{CpuLocks, CurrentCpu};
+pub use percpu::PerCpu;
+pub use pinned::{Pin, Pinned};
+pub use slot::{Slot, Slots, Which};

@@ -90,7 +90,10 @@ impl Hooks for NoHooks {
 ///
 /// `context` is passed to each; it is for the creator of the zone what `arg` is for its callers.
 #[derive(Clone, Copy, Debug)]
-#[allow(clippy::type_complexity, reason = "four signatures, each used once; aliases would hide them")]
+#[allow(
+    clippy::type_complexity,
+    reason = "four signatures, each used once; aliases would hide them"
+)]
 pub struct FnHooks {
     /// Passed to every hook.
     pub context: *mut (),

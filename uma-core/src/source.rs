@@ -42,11 +42,8 @@ pub unsafe trait ItemSource {
     /// # Errors
     ///
     /// If not even one item could be had, why.
-    fn import(
-        &self,
-        into: &mut [MaybeUninit<Item>],
-        request: Request,
-    ) -> Result<usize, AllocError>;
+    fn import(&self, into: &mut [MaybeUninit<Item>], request: Request)
+    -> Result<usize, AllocError>;
 
     /// Gives items back.
     ///

@@ -1,1 +1,96 @@
-//! The uma zone allocator: typed zones, object caches, limits and statistics
+//! A zone allocator for Rust: the slab allocators of the Unix kernels, in user space and without `std`.
+//!
+//! A *zone* hands out items of one size. It keeps free ones in per-CPU buckets, so that most
+//! allocations and frees are a few instructions on memory of the CPU they run on; it can keep them
+//! *constructed*, so that what is costly to set up is set up once; it can bound how many there are,
+//! and make callers wait; it knows exactly how many are in use; and it gives memory back.
+//!
+//! ```
+//! use uma::{ObjectCache, Zone};
+//!
+//! struct Node { key: u64, left: Option<u32>, right: Option<u32> }
+//!
+//! static NODES: Zone<Node> = Zone::new("node");
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = NODES.alloc(Node { key: 1, left: None, right: None })?;   // a box, in the zone
+//! assert_eq!(node.key, 1);
+//! drop(node);                                                          // back to the zone
+//!
+//! let parsers = ObjectCache::<Vec<u8>>::builder("parser")
+//!     .init(|| Vec::with_capacity(1 << 16))                            // once
+//!     .dtor(|buffer| buffer.clear())                                   // after every use
+//!     .max_items(64)
+//!     .build()?;
+//! let mut buffer = parsers.get()?;                                     // waits if 64 are in use
+//! buffer.push(7);
+//!
+//! println!("{}", uma::stat());                                         // the table of vmstat -z
+//! uma::reclaim(uma::Reclaim::Drain);                                   // give memory back
+//! # Ok(()) }
+//! ```
+//!
+//! # Which face
+//!
+//! | you want | use |
+//! |---|---|
+//! | a `Box` from a zone | [`Zone`], [`ZoneBox`] |
+//! | objects that stay constructed | [`ObjectCache`], [`Cached`] |
+//! | a runtime layout, hooks, pointers | [`RawZone`] |
+//! | your own surroundings (a kernel, a test) | [`Platform`] |
+//! | your own stack of layers | the crates [`core`], [`keg`], [`cache`] |
+//!
+//! # Features
+//!
+//! `std` (default): the platform [`Host`], [`stat`], [`reclaim`]. Without it the crate is `no_std`, needs
+//! no allocator, and zones name their platform. `hashbrown` (on with `std`): slabs with headers outside,
+//! for items that fill pages exactly.
+#![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+mod error;
+#[cfg(feature = "std")]
+mod global;
+#[cfg(feature = "std")]
+mod host;
+mod object;
+mod platform;
+mod raw;
+mod registry;
+mod stat;
+mod sync;
+#[cfg(not(feature = "std"))]
+mod unset;
+mod zone;
+
+pub use uma_cache as cache;
+pub use uma_core as core;
+pub use uma_keg as keg;
+
+#[cfg(feature = "std")]
+pub use uma_backend_mmap as mmap;
+
+pub use error::{Rejected, ZoneError};
+#[cfg(feature = "std")]
+pub use global::{Stat, reclaim, stat, zones};
+#[cfg(feature = "std")]
+pub use host::{Host, HostCpus, Park};
+pub use object::{Cached, FnObject, ObjectCache, ObjectCacheBuilder, ObjectHooks, TypedHooks};
+pub use platform::Platform;
+pub use raw::{RawZone, RawZoneBuilder, Slabs, Stack, Supply};
+pub use registry::{Registry, ZoneRef};
+pub use stat::{Table, ZoneInfo};
+pub use uma_core::Reclaim;
+#[cfg(not(feature = "std"))]
+pub use unset::{NoLock, Unset};
+pub use zone::{Zone, ZoneBox, ZoneBuilder};
+
+/// The platform of zones that name none.
+#[cfg(feature = "std")]
+pub type DefaultPlatform = Host;
+/// The platform of zones that name none: none.
+#[cfg(not(feature = "std"))]
+pub type DefaultPlatform = Unset;

@@ -1,0 +1,495 @@
+//! Buckets: small stacks of item pointers.
+//!
+//! ```text
+//!    0              8          10         12     16
+//!   +--------------+----------+----------+------+---------+---------+-- ... --+-----------+
+//!   | header/link  | capacity |  base    |      | item 0  | item 1  |         | item c-1  |
+//!   +--------------+----------+----------+------+---------+---------+-- ... --+-----------+
+//!     |
+//!     63                                        16 15            0
+//!    +--------------------------------------------+---------------+
+//!    | allocations since the last harvest (48)    |  count (16)   |
+//!    +--------------------------------------------+---------------+
+//! ```
+//!
+//! A pop is complete with one store of `header + 0x1_0000 - 1`, a push with one store of
+//! `header + 1`: the store that moves the stack also counts the operation, so statistics are exact
+//! and cost nothing. Frees are not counted: with `base`, the count at the last harvest,
+//! `frees = allocations + count - base`.
+//!
+//! While a bucket is in the depot its header word holds the link of the list instead, and `base` the
+//! count.
+//!
+//! # Invariants
+//!
+//! `count <= capacity`; the first `count` items are initialised and owned by the bucket; only the
+//! bucket's owner (the CPU whose slot points to it, or the thread that took it out) touches it.
+
+use core::alloc::Layout;
+use core::mem::MaybeUninit;
+use core::ptr::{self, NonNull};
+
+use uma_core::{Item, Metadata};
+
+use crate::sync::UnsafeCell;
+
+const COUNT: u64 = 0xffff;
+const ONE_ALLOC: u64 = 1 << 16;
+
+/// The header of a bucket; its items follow in memory.
+///
+/// `repr(C)` because the restartable sequences address its fields by offset.
+#[repr(C)]
+pub struct Bucket {
+    word: UnsafeCell<Word>,
+    capacity: u16,
+    base: UnsafeCell<u16>,
+    items: [UnsafeCell<MaybeUninit<Item>>; 0],
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+union Word {
+    header: u64,
+    link: *mut Bucket,
+}
+
+// SAFETY: shared references to a bucket give no access to its cells; the raw operations below are
+// unsafe and ask for ownership. `EMPTY` is never written at all.
+unsafe impl Sync for Bucket {}
+
+static EMPTY: Bucket = Bucket {
+    word: UnsafeCell::new(Word { header: 0 }),
+    capacity: 0,
+    base: UnsafeCell::new(0),
+    items: [],
+};
+
+impl Bucket {
+    /// The one bucket with room for nothing, for slots that hold no bucket. It is never written.
+    #[inline]
+    pub fn empty() -> NonNull<Self> {
+        NonNull::from_ref(&EMPTY)
+    }
+
+    const ITEMS: usize = core::mem::offset_of!(Self, items);
+
+    /// The memory of a bucket with room for `capacity` items.
+    const fn layout(capacity: u16) -> Layout {
+        let size = Self::ITEMS + capacity as usize * size_of::<Item>();
+        match Layout::from_size_align(size, align_of::<Self>()) {
+            Ok(layout) => layout,
+            // 65,535 pointers are far from overflowing.
+            Err(_) => panic!("a bucket's layout cannot overflow"),
+        }
+    }
+
+    /// Where item `index` is.
+    ///
+    /// # Safety
+    ///
+    /// `index` is below the capacity.
+    #[inline]
+    unsafe fn item(bucket: NonNull<Self>, index: usize) -> NonNull<Item> {
+        // SAFETY: the bucket was allocated with `layout(capacity)`, so the items lie behind the
+        // header in the same allocation, whose provenance `bucket` has.
+        unsafe { bucket.byte_add(Self::ITEMS).cast::<Item>().add(index) }
+    }
+
+    /// Pops an item, or returns `None` if the bucket is empty.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the bucket, or it is [`Bucket::empty`].
+    #[inline]
+    pub unsafe fn pop(bucket: NonNull<Self>) -> Option<Item> {
+        // SAFETY: the owner may read the header; `EMPTY` is never written, so anyone may.
+        let header = unsafe { (*bucket.as_ref().word.get()).header };
+        let count = header & COUNT;
+        if count == 0 {
+            return None;
+        }
+        // SAFETY: the first `count` items are initialised, and the bucket has at least one item, so
+        // it is not `EMPTY` and the caller owns it.
+        unsafe {
+            let item = Self::item(bucket, count as usize - 1).read();
+            (*bucket.as_ref().word.get()).header = header + ONE_ALLOC - 1;
+            Some(item)
+        }
+    }
+
+    /// Pushes an item, or returns `false` if the bucket is full.
+    ///
+    /// # Safety
+    ///
+    /// As [`pop`](Self::pop); and the caller owns the item, and gives it to the bucket if `true`.
+    #[inline]
+    pub unsafe fn push(bucket: NonNull<Self>, item: Item) -> bool {
+        // SAFETY: as in `pop`.
+        let header = unsafe { (*bucket.as_ref().word.get()).header };
+        let count = header & COUNT;
+        // SAFETY: the capacity is never written after the bucket was made.
+        if count == u64::from(unsafe { bucket.as_ref() }.capacity) {
+            return false;
+        }
+        // SAFETY: there is room, so the bucket is not `EMPTY` and the caller owns it.
+        unsafe {
+            Self::item(bucket, count as usize).write(item);
+            (*bucket.as_ref().word.get()).header = header + 1;
+        }
+        true
+    }
+}
+
+/// A bucket in a thread's hand: not in a slot, not in the depot.
+///
+/// It may be [`Bucket::empty`], which stands for "no bucket" ([`is_none`](Self::is_none)).
+#[derive(Debug)]
+#[must_use = "a dropped bucket leaks, with the items in it"]
+pub struct Owned(NonNull<Bucket>);
+
+// SAFETY: the owner of a bucket may be any thread, one at a time.
+unsafe impl Send for Owned {}
+
+/// What happened in a bucket since it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub(crate) allocs: u64,
+    pub(crate) frees: u64,
+}
+
+impl Owned {
+    /// No bucket: the empty one, to leave in a slot.
+    #[inline]
+    pub fn none() -> Self {
+        Self(Bucket::empty())
+    }
+
+    /// Takes ownership of a bucket.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else owns it: it came out of a slot by an exchange, and if that was another CPU's, the
+    /// fence has passed. Or it is [`Bucket::empty`].
+    #[inline]
+    pub const unsafe fn from_raw(bucket: NonNull<Bucket>) -> Self {
+        Self(bucket)
+    }
+
+    /// Gives up ownership, to whoever gets the pointer.
+    #[inline]
+    pub const fn into_raw(self) -> NonNull<Bucket> {
+        self.0
+    }
+
+    /// Whether this is no bucket at all.
+    #[inline]
+    pub fn is_none(&self) -> bool {
+        self.0 == Bucket::empty()
+    }
+
+    /// A new bucket from `metadata`, if there is memory.
+    pub(crate) fn new_in(metadata: &impl Metadata, capacity: u16) -> Option<Self> {
+        let bucket = metadata.alloc_meta(Bucket::layout(capacity))?.cast::<Bucket>();
+        let header = Bucket {
+            word: UnsafeCell::new(Word { header: 0 }),
+            capacity,
+            base: UnsafeCell::new(0),
+            items: [],
+        };
+        // SAFETY: the memory is fresh, large enough and aligned (contract of `Metadata`).
+        unsafe { bucket.write(header) };
+        Some(Self(bucket))
+    }
+
+    /// Gives the bucket's memory back. It must hold no items.
+    pub(crate) fn delete_in(self, metadata: &impl Metadata) {
+        debug_assert!(!self.is_none() && self.count() == 0, "a bucket is deleted empty");
+        // SAFETY: the bucket came from `new_in` with this capacity, and we own it.
+        unsafe { metadata.free_meta(self.0.cast(), Bucket::layout(self.capacity())) }
+    }
+
+    fn header(&self) -> u64 {
+        // SAFETY: we own the bucket, and it is not in the depot, so the word is a header.
+        unsafe { (*self.0.as_ref().word.get()).header }
+    }
+
+    fn set_header(&mut self, header: u64) {
+        debug_assert!(!self.is_none());
+        // SAFETY: we own the bucket and it is not `EMPTY`.
+        unsafe { *self.0.as_ref().word.get() = Word { header } }
+    }
+
+    fn base(&self) -> u16 {
+        // SAFETY: we own the bucket.
+        unsafe { *self.0.as_ref().base.get() }
+    }
+
+    fn set_base(&mut self, base: u16) {
+        debug_assert!(!self.is_none());
+        // SAFETY: we own the bucket and it is not `EMPTY`.
+        unsafe { *self.0.as_ref().base.get() = base }
+    }
+
+    /// Items in the bucket.
+    pub fn count(&self) -> u16 {
+        (self.header() & COUNT) as u16
+    }
+
+    /// Items that it has room for.
+    pub fn capacity(&self) -> u16 {
+        // SAFETY: the capacity is never written after the bucket was made.
+        unsafe { self.0.as_ref() }.capacity
+    }
+
+    /// Takes an item, counted as one allocation.
+    pub(crate) fn pop(&mut self) -> Option<Item> {
+        // SAFETY: we own the bucket.
+        unsafe { Bucket::pop(self.0) }
+    }
+
+    /// Puts an item in, counted as one free.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the item, and gives it to the bucket if this returns `true`.
+    pub(crate) unsafe fn push(&mut self, item: Item) -> bool {
+        // SAFETY: we own the bucket; the item is the caller's.
+        unsafe { Bucket::push(self.0, item) }
+    }
+
+    /// The traffic since the last harvest. The count stays.
+    pub(crate) fn harvest(&mut self) -> Traffic {
+        if self.is_none() {
+            return Traffic::default();
+        }
+        let count = self.count();
+        let allocs = self.header() >> 16;
+        // Never below zero: what went out beyond the allocations is what came in.
+        let frees = allocs + u64::from(count) - u64::from(self.base());
+        self.set_header(u64::from(count));
+        self.set_base(count);
+        Traffic { allocs, frees }
+    }
+
+    /// The room for a batch of items. Call [`filled`](Self::filled) afterwards.
+    pub(crate) fn room(&mut self) -> &mut [MaybeUninit<Item>] {
+        debug_assert!(self.count() == 0, "a bucket is filled when it is empty");
+        // SAFETY: we own the bucket, and the items up to the capacity lie behind the header. With a
+        // capacity of 0 the slice is empty.
+        unsafe {
+            let first = self.0.byte_add(Bucket::ITEMS).cast::<MaybeUninit<Item>>();
+            core::slice::from_raw_parts_mut(first.as_ptr(), usize::from(self.capacity()))
+        }
+    }
+
+    /// Says that the first `count` items of the room are now the bucket's. They count as neither
+    /// allocations nor frees. The traffic must have been harvested.
+    ///
+    /// # Safety
+    ///
+    /// Those items are initialised, and the caller owned them.
+    pub(crate) unsafe fn filled(&mut self, count: u16) {
+        debug_assert!(count <= self.capacity() && self.header() == 0);
+        self.set_header(u64::from(count));
+        self.set_base(count);
+    }
+
+    /// Takes all items out, as a slice that lives in the bucket. They count as neither allocations
+    /// nor frees. The traffic must have been harvested.
+    pub(crate) fn take_all(&mut self) -> &[Item] {
+        let count = self.count();
+        debug_assert!(self.header() == u64::from(count), "harvest first");
+        if count == 0 {
+            return &[];
+        }
+        self.set_header(0);
+        self.set_base(0);
+        // SAFETY: the first `count` items are initialised; the slice borrows the bucket, so nothing
+        // overwrites them meanwhile.
+        unsafe {
+            let first = self.0.byte_add(Bucket::ITEMS).cast::<Item>();
+            core::slice::from_raw_parts(first.as_ptr(), usize::from(count))
+        }
+    }
+}
+
+/// Buckets in a list, linked through their header words.
+pub(crate) struct List {
+    first: *mut Bucket,
+    len: usize,
+    items: usize,
+}
+
+// SAFETY: the list owns its buckets, and owners may be any thread.
+unsafe impl Send for List {}
+
+impl List {
+    pub(crate) const fn new() -> Self {
+        Self { first: ptr::null_mut(), len: 0, items: 0 }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Items in all the buckets.
+    pub(crate) const fn items(&self) -> usize {
+        self.items
+    }
+
+    /// Puts a harvested bucket in front.
+    pub(crate) fn push(&mut self, bucket: Owned) {
+        debug_assert!(!bucket.is_none() && bucket.header() >> 16 == 0, "harvest first");
+        debug_assert!(bucket.base() == bucket.count());
+        self.len += 1;
+        self.items += usize::from(bucket.count());
+        let raw = bucket.into_raw();
+        // SAFETY: we own the bucket; its count is kept in `base`.
+        unsafe { *raw.as_ref().word.get() = Word { link: self.first } };
+        self.first = raw.as_ptr();
+    }
+
+    /// Takes the first bucket.
+    pub(crate) fn pop(&mut self) -> Option<Owned> {
+        let raw = NonNull::new(self.first)?;
+        // SAFETY: the list owns the bucket, and its word holds the link.
+        self.first = unsafe { (*raw.as_ref().word.get()).link };
+        // SAFETY: the bucket left the list, so it is ours alone.
+        let mut bucket = unsafe { Owned::from_raw(raw) };
+        bucket.set_header(u64::from(bucket.base()));
+        self.len -= 1;
+        self.items -= usize::from(bucket.count());
+        Some(bucket)
+    }
+}
+
+/// Bucket sizes and the largest item that starts with each: FreeBSD's bucket zones, whose memory
+/// fills powers of two from 30 on.
+const SIZES: [(u16, usize); 8] =
+    [(254, 64), (126, 128), (62, 256), (30, 512), (16, 1024), (8, 2048), (4, 3072), (2, 4096)];
+
+/// The largest bucket, in items.
+pub const MAX_CAPACITY: u16 = SIZES[0].0;
+
+/// How many items of `size` bytes a bucket starts with: many small ones, few large ones, and none
+/// above 64 KiB, where a cached item costs more than it saves.
+pub const fn capacity_for(size: usize) -> u16 {
+    let mut at = 0;
+    while at < SIZES.len() {
+        if size <= SIZES[at].1 {
+            return SIZES[at].0;
+        }
+        at += 1;
+    }
+    if size <= 64 << 10 { 1 } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::boxed::Box;
+
+    struct Heap;
+
+    // SAFETY: the global allocator keeps the same promises for non-zero layouts.
+    unsafe impl Metadata for Heap {
+        fn alloc_meta(&self, layout: Layout) -> Option<NonNull<u8>> {
+            // SAFETY: a bucket's layout is never of size zero.
+            NonNull::new(unsafe { std::alloc::alloc(layout) })
+        }
+        unsafe fn free_meta(&self, at: NonNull<u8>, layout: Layout) {
+            // SAFETY: passed on from the caller.
+            unsafe { std::alloc::dealloc(at.as_ptr(), layout) }
+        }
+    }
+
+    fn item() -> Item {
+        Item::new(NonNull::from(Box::leak(Box::new(0u8))))
+    }
+
+    fn free(item: Item) {
+        // SAFETY: `item()` leaked it.
+        drop(unsafe { Box::from_raw(item.as_ptr()) });
+    }
+
+    #[test]
+    fn a_bucket_is_a_stack_that_counts() {
+        let mut bucket = Owned::new_in(&Heap, 2).unwrap();
+        let (a, b, c) = (item(), item(), item());
+        // SAFETY: the items are ours.
+        unsafe {
+            assert!(bucket.push(a) && bucket.push(b) && !bucket.push(c));
+        }
+        assert_eq!(bucket.pop(), Some(b));
+        assert_eq!(bucket.harvest(), Traffic { allocs: 1, frees: 2 });
+        assert_eq!(bucket.harvest(), Traffic::default());
+        assert_eq!(bucket.pop(), Some(a));
+        assert_eq!(bucket.pop(), None);
+        assert_eq!(bucket.harvest(), Traffic { allocs: 1, frees: 0 });
+        bucket.delete_in(&Heap);
+        [a, b, c].into_iter().for_each(free);
+    }
+
+    #[test]
+    fn imports_and_spills_are_no_traffic() {
+        let mut bucket = Owned::new_in(&Heap, 4).unwrap();
+        let items = [item(), item(), item()];
+        for (room, item) in bucket.room().iter_mut().zip(items) {
+            room.write(item);
+        }
+        // SAFETY: three were written just now.
+        unsafe { bucket.filled(3) };
+        assert_eq!(bucket.pop(), Some(items[2]));
+        assert_eq!(bucket.harvest(), Traffic { allocs: 1, frees: 0 });
+        assert_eq!(bucket.take_all(), &items[..2]);
+        assert_eq!((bucket.count(), bucket.harvest()), (0, Traffic::default()));
+        bucket.delete_in(&Heap);
+        items.into_iter().for_each(free);
+    }
+
+    #[test]
+    fn empty_is_empty_and_full() {
+        let one = item();
+        // SAFETY: EMPTY takes nothing, so the item stays ours.
+        unsafe {
+            assert!(Bucket::pop(Bucket::empty()).is_none());
+            assert!(!Bucket::push(Bucket::empty(), one));
+        }
+        assert!(Owned::none().is_none());
+        free(one);
+    }
+
+    #[test]
+    fn lists_keep_counts() {
+        let mut list = List::new();
+        let one = item();
+        let mut full = Owned::new_in(&Heap, 2).unwrap();
+        // SAFETY: the item is ours.
+        assert!(unsafe { full.push(one) });
+        let _ = full.harvest();
+        list.push(full);
+        list.push(Owned::new_in(&Heap, 2).unwrap());
+        assert_eq!((list.len(), list.items()), (2, 1));
+        list.pop().unwrap().delete_in(&Heap);
+        let mut full = list.pop().unwrap();
+        assert_eq!((list.len(), list.items(), full.count()), (0, 0, 1));
+        assert!(list.pop().is_none());
+        assert_eq!(full.pop(), Some(one));
+        let _ = full.harvest();
+        full.delete_in(&Heap);
+        free(one);
+    }
+
+    #[test]
+    fn sizes_follow_the_table() {
+        assert_eq!(
+            [1, 64, 65, 128, 512, 1024, 4096, 4097, 65536, 65537].map(capacity_for),
+            [254, 254, 126, 126, 30, 16, 2, 1, 1, 0]
+        );
+        // With its header of two words a bucket of 30, 62, 126 or 254 fills a power of two.
+        for capacity in [30, 62, 126, 254] {
+            assert!(Bucket::layout(capacity).size().is_power_of_two());
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Taking items out of the cache: flushes for waiting callers, reclaim, and the census.
+//!
+//! Taking another CPU's buckets: exchange its pointers with the empty bucket, fence, and only then
+//! look at what was taken. CPUs are done in groups so that one fence can serve many.
+
+use core::ptr::NonNull;
+
+use lock_api::RawMutex;
+use uma_core::{ItemSource, Metadata, Reclaim, Stats};
+
+use crate::bucket::{Bucket, Owned};
+use crate::{BucketCache, PerCpu, Slot, Which};
+
+/// CPUs whose buckets are taken with one fence: their pointers wait in an array on the stack.
+const GROUP: usize = 32;
+
+/// An empty bucket left over when a hook unwinds, deleted.
+struct Leftover<'a, M: Metadata> {
+    metadata: &'a M,
+    bucket: Owned,
+}
+
+impl<M: Metadata> Drop for Leftover<'_, M> {
+    fn drop(&mut self) {
+        core::mem::replace(&mut self.bucket, Owned::none()).delete_in(self.metadata);
+    }
+}
+
+impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M> {
+    /// Gives every cached item back to the source.
+    pub(crate) fn flush(&self) {
+        self.detach_all(&mut |_, _, bucket| self.keep(bucket));
+        self.empty_depot(0);
+    }
+
+    /// Gives back what `mode` says. Empty buckets always go.
+    pub(crate) fn drain(&self, mode: Reclaim) {
+        let keep = match mode {
+            Reclaim::Trim => self.depot.lock().working_set(),
+            Reclaim::Drain => 0,
+            Reclaim::DrainCpu => {
+                self.detach_all(&mut |_, _, bucket| self.keep(bucket));
+                0
+            }
+        };
+        self.empty_depot(keep);
+        loop {
+            let bucket = self.depot.lock().take_empty();
+            let Some(bucket) = bucket else { break };
+            bucket.delete_in(&self.metadata);
+        }
+    }
+
+    /// Gives the items of full buckets back until `keep` of them are left. If a hook unwinds, the
+    /// other buckets stay in the depot.
+    fn empty_depot(&self, keep: usize) {
+        loop {
+            let mut depot = self.depot.lock();
+            if depot.full() <= keep {
+                return;
+            }
+            let full = depot.take_full();
+            drop(depot);
+            let Some(full) = full else { return };
+            let empty = self.spill(full);
+            self.depot.lock().put(empty);
+        }
+    }
+
+    /// Gives the items of a harvested bucket back to the source, and returns it empty.
+    pub(crate) fn spill(&self, bucket: Owned) -> Owned {
+        let mut held = Leftover { metadata: &self.metadata, bucket };
+        let items = held.bucket.take_all();
+        // SAFETY: the bucket owned these items, which came from the source, and gives them up. The
+        // slice lies in the bucket, which nobody else has.
+        unsafe { self.source.release(items) };
+        let empty = core::mem::replace(&mut held.bucket, Owned::none());
+        core::mem::forget(held);
+        empty
+    }
+
+    /// Takes the buckets of all CPUs and hands each over, harvested or not as it is. `each` must not
+    /// unwind.
+    fn detach_all(&self, each: &mut dyn FnMut(&Slot, Which, Owned)) {
+        let slots = self.slots();
+        let mut first = 0;
+        while first < slots.count() {
+            let group = first..slots.count().min(first + GROUP);
+            let mut taken = [(Bucket::empty(), Bucket::empty()); GROUP];
+            let mut any = false;
+            for (slot, pair) in group.clone().filter_map(|cpu| slots.get(cpu)).zip(&mut taken) {
+                *pair = (slot.detach(Which::Alloc), slot.detach(Which::Free));
+                any |= *pair != (Bucket::empty(), Bucket::empty());
+            }
+            if any {
+                self.percpu.fence_range(slots, group.clone());
+                for (slot, pair) in group.clone().filter_map(|cpu| slots.get(cpu)).zip(taken) {
+                    // SAFETY: the exchange took them out of the slot and the fence has passed, so
+                    // nothing on that CPU uses them.
+                    let owned = |bucket: NonNull<Bucket>| unsafe { Owned::from_raw(bucket) };
+                    each(slot, Which::Alloc, owned(pair.0));
+                    each(slot, Which::Free, owned(pair.1));
+                }
+            }
+            first = group.end;
+        }
+    }
+
+    /// Counts what is cached and what has been done: takes every bucket, reads it, puts it back. A
+    /// hit in between takes the slow way once.
+    pub(crate) fn census(&self, stats: &mut Stats) {
+        let mut cached = 0;
+        self.detach_all(&mut |slot, which, mut bucket| {
+            if bucket.is_none() {
+                return;
+            }
+            self.count(bucket.harvest());
+            cached += u64::from(bucket.count());
+            if let Err(bucket) = slot.put_back(which, bucket) {
+                self.keep(bucket);
+            }
+        });
+        self.settle();
+        stats.allocs = self.allocs.load(crate::sync::Ordering::Relaxed);
+        stats.frees = self.frees.load(crate::sync::Ordering::Relaxed);
+        stats.cached = cached + self.depot.lock().items() as u64;
+        stats.bucket_size = u32::from(self.config.bucket);
+        stats.slots = self.slots().count() as u32;
+    }
+}

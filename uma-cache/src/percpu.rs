@@ -1,0 +1,97 @@
+//! Access to the running CPU's slot.
+
+use uma_core::Item;
+
+use crate::bucket::Owned;
+use crate::{Slots, Which};
+
+/// The three operations on the slot of the CPU that the caller runs on, and the fence that lets
+/// another CPU take its buckets away.
+///
+/// Each operation is atomic with regard to the others on the same slot: not interleaved with one of
+/// another thread, a signal handler or an interrupt handler on that CPU. Where the operation cannot be
+/// done (the CPU has no slot, or its slot is busy) it declines, and the cache takes a slower way.
+///
+/// [`CpuLocks`](crate::CpuLocks) and [`Pinned`](crate::Pinned) are two implementations; each is a
+/// few lines over [`Slot`](crate::Slot).
+///
+/// # Safety
+///
+/// An implementation promises that
+///
+/// - `pop`, `push` and `swap` act on one slot of `slots` as [`Slot::pop`](crate::Slot::pop),
+///   [`Slot::push`](crate::Slot::push) and [`Slot::swap`](crate::Slot::swap) do, and have that slot
+///   to themselves while they do;
+/// - once [`fence`](Self::fence) has returned, every operation on that CPU's slot which had loaded a
+///   bucket pointer before the call is over and visible to the caller;
+/// - no method unwinds or comes back into a zone.
+pub unsafe trait PerCpu {
+    /// How many CPUs there can be. Always the same. Numbers of CPUs are below it.
+    fn cpus(&self) -> usize;
+
+    /// Takes an item from the `alloc` bucket, if it has one.
+    fn pop(&self, slots: Slots<'_>) -> Option<Item>;
+
+    /// Puts an item into the `alloc` bucket, or else the `free` bucket. Returns whether one had room.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the item, and gives it up if this returns `true`.
+    unsafe fn push(&self, slots: Slots<'_>, item: Item) -> bool;
+
+    /// Exchanges one of the buckets.
+    ///
+    /// # Errors
+    ///
+    /// The new bucket, if it was declined.
+    fn swap(&self, slots: Slots<'_>, which: Which, new: Owned) -> Result<Owned, Owned>;
+
+    /// Waits until nothing on `cpu` still uses a bucket that was in its slot before. Does not wait
+    /// for anything longer than one operation.
+    fn fence(&self, slots: Slots<'_>, cpu: usize);
+
+    /// [`fence`](Self::fence) for the CPUs of a range, where that can be had for less than one by
+    /// one.
+    fn fence_range(&self, slots: Slots<'_>, cpus: core::ops::Range<usize>) {
+        for cpu in cpus {
+            self.fence(slots, cpu);
+        }
+    }
+
+    /// What this is called in statistics: `locks`, `pinned`, ...
+    fn mode(&self) -> &'static str;
+}
+
+// SAFETY: forwards to an implementation that keeps the contract.
+unsafe impl<C: PerCpu + ?Sized> PerCpu for &C {
+    fn cpus(&self) -> usize {
+        (**self).cpus()
+    }
+
+    #[inline]
+    fn pop(&self, slots: Slots<'_>) -> Option<Item> {
+        (**self).pop(slots)
+    }
+
+    #[inline]
+    unsafe fn push(&self, slots: Slots<'_>, item: Item) -> bool {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { (**self).push(slots, item) }
+    }
+
+    fn swap(&self, slots: Slots<'_>, which: Which, new: Owned) -> Result<Owned, Owned> {
+        (**self).swap(slots, which, new)
+    }
+
+    fn fence(&self, slots: Slots<'_>, cpu: usize) {
+        (**self).fence(slots, cpu);
+    }
+
+    fn fence_range(&self, slots: Slots<'_>, cpus: core::ops::Range<usize>) {
+        (**self).fence_range(slots, cpus);
+    }
+
+    fn mode(&self) -> &'static str {
+        (**self).mode()
+    }
+}

@@ -1,0 +1,207 @@
+//! The slow paths: what an allocation does when the `alloc` bucket is empty, and a free when both
+//! buckets are full.
+//!
+//! Both are made of exchanges of whole buckets. A thread may be moved to another CPU between any two
+//! steps; then a bucket lands in another slot than it came from, which is as good.
+//!
+//! ```text
+//!   alloc:  own free bucket  ->  full bucket of the depot  ->  empty bucket + import  ->  one item
+//!   free:   own free bucket  ->  trade it for an empty one of the depot               ->  one item
+//! ```
+//!
+//! A bucket in a thread's hand is held by [`Hand`], which puts it into the depot if a hook unwinds.
+
+use lock_api::RawMutex;
+use uma_core::{AllocError, Item, ItemSource, Metadata, Request};
+
+use crate::bucket::{Owned, Traffic};
+use crate::sync::{Ordering, fence};
+use crate::{BucketCache, PerCpu, Which};
+
+/// A bucket in hand. Dropping it leaves it to the depot.
+struct Hand<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
+    cache: &'a BucketCache<S, C, L, M>,
+    bucket: Owned,
+}
+
+impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Hand<'_, S, C, L, M> {
+    /// Puts the bucket into the slot of the CPU we are on, and has in hand what was there. If the
+    /// slot declines, the same bucket stays in hand.
+    fn install(mut self, which: Which) -> Self {
+        let bucket = core::mem::replace(&mut self.bucket, Owned::none());
+        self.bucket = match self.cache.percpu.swap(self.cache.slots(), which, bucket) {
+            Ok(bucket) | Err(bucket) => bucket,
+        };
+        self
+    }
+}
+
+impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Drop for Hand<'_, S, C, L, M> {
+    fn drop(&mut self) {
+        let bucket = core::mem::replace(&mut self.bucket, Owned::none());
+        self.cache.stash(bucket);
+    }
+}
+
+impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M> {
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn alloc_slow(
+        &self,
+        request: Request,
+        flush: &mut dyn FnMut(),
+    ) -> Result<Item, AllocError> {
+        if self.may_cache() {
+            match self.refill(request) {
+                Ok(Some(item)) => return Ok(item),
+                // A shortage may end when caches are flushed, or by waiting: one item will do then.
+                Err(error) if !error.is_shortage() => return Err(error),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        let mut flush_all = || {
+            self.flush();
+            flush();
+        };
+        let item = self.source.alloc_or_flush(request, &mut flush_all)?;
+        self.count(Traffic { allocs: 1, frees: 0 });
+        Ok(item)
+    }
+
+    /// # Safety
+    ///
+    /// As [`ItemSource::free`].
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn free_slow(&self, item: Item) {
+        // SAFETY: passed on from the caller.
+        if self.may_cache() && unsafe { self.trade(item) } {
+            return;
+        }
+        self.count(Traffic { allocs: 0, frees: 1 });
+        // SAFETY: passed on from the caller; the item was not taken.
+        unsafe { self.source.free(item) };
+    }
+
+    /// Whether items may be put into buckets just now.
+    fn may_cache(&self) -> bool {
+        if self.config.bucket == 0 || self.source.wanted() {
+            return false;
+        }
+        self.make_slots();
+        true
+    }
+
+    /// Gets the CPU a bucket with items, and one item for the caller. `None` if buckets cannot be
+    /// had.
+    fn refill(&self, request: Request) -> Result<Option<Item>, AllocError> {
+        let Some(mut spare) = self.take_free() else { return Ok(None) };
+        if let Some(item) = spare.bucket.pop() {
+            // The old `alloc` bucket, empty, becomes the CPU's `free` bucket.
+            drop(spare.install(Which::Alloc).install(Which::Free));
+            self.settle();
+            return Ok(Some(item));
+        }
+        let full = self.depot.lock().take_full();
+        if let Some(bucket) = full {
+            let mut full = Hand { cache: self, bucket };
+            let item = full.bucket.pop();
+            drop(full.install(Which::Alloc));
+            drop(spare.install(Which::Free));
+            self.settle();
+            return Ok(item);
+        }
+        if spare.bucket.is_none() {
+            let Some(bucket) = self.empty_bucket() else { return Ok(None) };
+            spare.bucket = bucket;
+        }
+        self.count(spare.bucket.harvest());
+        let count = self.source.import(spare.bucket.room(), request.without_waiting())?;
+        // SAFETY: the source has initialised and given us the first `count`, at most the capacity.
+        unsafe { spare.bucket.filled(count as u16) };
+        let item = spare.bucket.pop();
+        drop(spare.install(Which::Alloc));
+        self.settle();
+        Ok(item)
+    }
+
+    /// Puts an item into the CPU's `free` bucket, after trading that one for an empty one if it is
+    /// full. Returns `false`, with nothing done, if buckets cannot be had.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the item, and gives it up if this returns `true`.
+    unsafe fn trade(&self, item: Item) -> bool {
+        let Some(mut full) = self.take_free() else { return false };
+        // SAFETY: the item is the caller's.
+        if unsafe { full.bucket.push(item) } {
+            drop(full.install(Which::Free));
+        } else {
+            let Some(bucket) = self.empty_bucket() else {
+                drop(full.install(Which::Free));
+                self.settle();
+                return false;
+            };
+            let mut empty = Hand { cache: self, bucket };
+            // SAFETY: as above. An empty bucket has room, since the capacity is not 0.
+            let pushed = unsafe { empty.bucket.push(item) };
+            debug_assert!(pushed);
+            drop(empty.install(Which::Free));
+            drop(full);
+        }
+        self.settle();
+        true
+    }
+
+    /// Takes the `free` bucket of the CPU we are on in hand, or `None` if the slot declines.
+    fn take_free(&self) -> Option<Hand<'_, S, C, L, M>> {
+        let bucket = self.percpu.swap(self.slots(), Which::Free, Owned::none()).ok()?;
+        Some(Hand { cache: self, bucket })
+    }
+
+    /// An empty bucket, from the depot or new.
+    fn empty_bucket(&self) -> Option<Owned> {
+        let kept = self.depot.lock().take_empty();
+        kept.or_else(|| Owned::new_in(&self.metadata, self.config.bucket))
+    }
+
+    /// Leaves a bucket to the depot, or takes it apart if the depot has enough.
+    pub(crate) fn stash(&self, mut bucket: Owned) {
+        if bucket.is_none() {
+            return;
+        }
+        self.count(bucket.harvest());
+        let most = usize::from(self.config.depot) * self.percpu.cpus();
+        let refused = self.depot.lock().put_bounded(bucket, most);
+        if let Err(bucket) = refused {
+            self.spill(bucket).delete_in(&self.metadata);
+        }
+    }
+
+    /// Leaves a bucket to the depot, whatever it has.
+    pub(crate) fn keep(&self, mut bucket: Owned) {
+        if !bucket.is_none() {
+            self.count(bucket.harvest());
+            self.depot.lock().put(bucket);
+        }
+    }
+
+    /// After items were put into a slot or the depot: takes them out again if somebody waits for one.
+    /// The waiter counts itself first and flushes then, we cache first and look then, so one of the
+    /// two finds the items.
+    pub(crate) fn settle(&self) {
+        fence(Ordering::SeqCst);
+        if self.source.wanted() {
+            self.flush();
+        }
+    }
+
+    pub(crate) fn count(&self, traffic: Traffic) {
+        if traffic.allocs != 0 {
+            self.allocs.fetch_add(traffic.allocs, Ordering::Relaxed);
+        }
+        if traffic.frees != 0 {
+            self.frees.fetch_add(traffic.frees, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! All zones of the process.
+
+use std::fmt;
+use std::vec::Vec;
+
+use uma_core::Reclaim;
+
+use crate::stat::{HEAD, ZoneInfo, line};
+use crate::{Host, Platform};
+
+/// All zones of the process, in the order in which they were first used.
+pub fn zones() -> Vec<ZoneInfo> {
+    let mut zones = Vec::new();
+    Host.registry().visit(&mut |zone| {
+        zones.push(ZoneInfo { name: zone.name(), stats: zone.stats() });
+    });
+    zones
+}
+
+/// The figures of all zones, to print as the table of `vmstat -z` (see [`Table`](crate::Table)).
+#[derive(Clone, Debug)]
+pub struct Stat {
+    zones: Vec<ZoneInfo>,
+}
+
+impl Stat {
+    /// The zones in the table.
+    pub fn zones(&self) -> &[ZoneInfo] {
+        &self.zones
+    }
+}
+
+/// Takes down the figures of all zones of the process.
+///
+/// ```
+/// let buffers = uma::Zone::<[u8; 256]>::builder("buffer").build()?;
+/// let one = buffers.alloc([0; 256]);
+/// println!("{}", uma::stat());
+/// # assert!(uma::stat().to_string().contains("buffer "));
+/// # drop(one); Ok::<(), uma::core::ConfigError>(())
+/// ```
+pub fn stat() -> Stat {
+    Stat { zones: zones() }
+}
+
+impl fmt::Display for Stat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{HEAD}")?;
+        self.zones.iter().try_for_each(|zone| line(f, &zone.name, &zone.stats))
+    }
+}
+
+/// Makes every zone of the process give memory back (`uma_reclaim`), then gives the pages that they
+/// freed back to the system.
+///
+/// It runs the fini hooks of cached objects, on this thread. Do not call it from a hook.
+pub fn reclaim(mode: Reclaim) {
+    Host.registry().visit(&mut |zone| zone.reclaim(mode));
+    Host::trim();
+}

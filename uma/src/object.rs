@@ -1,0 +1,470 @@
+//! Object caches: values that stay constructed between uses.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::num::NonZeroU64;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+
+use uma_core::{ConfigError, Deadline, Hooks, Item, Name, Reclaim, Refused, Request, Stats};
+
+use crate::raw::{Config, RawZone, RawZoneBuilder};
+use crate::zone::item_of;
+use crate::{DefaultPlatform, Platform, ZoneError};
+
+/// How the objects of a cache are made and made ready: init, ctor and dtor in terms of a type. Fini is
+/// the type's own `Drop`.
+///
+/// Implement it for a type of your own where function pointers are not enough, because making an
+/// object needs something that is only known at run time.
+pub trait ObjectHooks<T> {
+    /// Makes an object. Runs when memory enters the cache, for whole batches ahead of need.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] if it cannot.
+    fn init(&self) -> Result<T, Refused>;
+
+    /// Makes an object ready for one use.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] if it cannot; the object is then dropped.
+    fn ctor(&self, object: &mut T) -> Result<(), Refused> {
+        let _ = object;
+        Ok(())
+    }
+
+    /// Brings an object back to the state in which `init` left it.
+    fn dtor(&self, object: &mut T) {
+        let _ = object;
+    }
+}
+
+/// [`ObjectHooks`] as function pointers.
+pub struct FnObject<T> {
+    init: Init<T>,
+    ctor: Option<Ctor<T>>,
+    dtor: Option<fn(&mut T)>,
+}
+
+enum Init<T> {
+    Always(fn() -> T),
+    Maybe(fn() -> Result<T, Refused>),
+}
+
+enum Ctor<T> {
+    Always(fn(&mut T)),
+    Maybe(fn(&mut T) -> Result<(), Refused>),
+}
+
+// Written out, since a derive would ask for `T: Clone`.
+impl<T> Clone for FnObject<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for FnObject<T> {}
+
+impl<T> Clone for Init<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Init<T> {}
+
+impl<T> Clone for Ctor<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Ctor<T> {}
+
+impl<T> ObjectHooks<T> for FnObject<T> {
+    fn init(&self) -> Result<T, Refused> {
+        match self.init {
+            Init::Always(init) => Ok(init()),
+            Init::Maybe(init) => init(),
+        }
+    }
+
+    #[inline]
+    fn ctor(&self, object: &mut T) -> Result<(), Refused> {
+        match self.ctor {
+            None => Ok(()),
+            Some(Ctor::Always(ctor)) => {
+                ctor(object);
+                Ok(())
+            }
+            Some(Ctor::Maybe(ctor)) => ctor(object),
+        }
+    }
+
+    #[inline]
+    fn dtor(&self, object: &mut T) {
+        if let Some(dtor) = self.dtor {
+            dtor(object);
+        }
+    }
+}
+
+impl<T> fmt::Debug for FnObject<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FnObject").finish_non_exhaustive()
+    }
+}
+
+/// [`ObjectHooks`] as hooks of a zone: where pointers become references.
+pub struct TypedHooks<T, O> {
+    object: O,
+    values: PhantomData<fn(T) -> T>,
+}
+
+impl<T, O: Clone> Clone for TypedHooks<T, O> {
+    fn clone(&self) -> Self {
+        Self { object: self.object.clone(), values: PhantomData }
+    }
+}
+
+impl<T, O: ObjectHooks<T>> Hooks for TypedHooks<T, O> {
+    unsafe fn init(&self, item: Item, _: Request) -> Result<(), Refused> {
+        let object = self.object.init()?;
+        // SAFETY: the item is memory of the layout of a `T`, and the caller's alone.
+        unsafe { item.cast::<T>().write(object) };
+        Ok(())
+    }
+
+    unsafe fn fini(&self, item: Item) {
+        // SAFETY: `init` has written a `T`, and every use since left a valid one.
+        unsafe { item.cast::<T>().drop_in_place() };
+    }
+
+    #[inline]
+    unsafe fn ctor(&self, item: Item, _: *mut (), _: Request) -> Result<(), Refused> {
+        // SAFETY: as in `fini`; the caller has the item to itself.
+        self.object.ctor(unsafe { item.cast::<T>().as_mut() })
+    }
+
+    #[inline]
+    unsafe fn dtor(&self, item: Item, _: *mut ()) {
+        // SAFETY: as in `ctor`.
+        self.object.dtor(unsafe { item.cast::<T>().as_mut() });
+    }
+}
+
+/// A cache of constructed objects of type `T`.
+///
+/// What is expensive to set up and left in the same state by every use (a lock, a buffer, a parser's
+/// tables) is set up once, when memory enters the cache, and taken down when it leaves.
+///
+/// ```
+/// use uma::ObjectCache;
+///
+/// struct Conn { buffer: Vec<u8>, peer: u32 }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let conns = ObjectCache::<Conn>::builder("conn")
+///     .init(|| Conn { buffer: Vec::with_capacity(4096), peer: 0 })
+///     .dtor(|conn| conn.buffer.clear())
+///     .build()?;
+///
+/// let mut conn = conns.get()?;
+/// conn.buffer.extend_from_slice(b"hello");
+/// drop(conn);
+/// // The next user finds it empty, with its capacity.
+/// assert!(conns.get()?.buffer.is_empty() && conns.get()?.buffer.capacity() >= 4096);
+/// # Ok(()) }
+/// ```
+pub struct ObjectCache<T, O = FnObject<T>, P: Platform = DefaultPlatform>
+where
+    T: Send + 'static,
+    O: ObjectHooks<T> + Clone + Send + Sync + 'static,
+{
+    raw: RawZone<P, TypedHooks<T, O>>,
+}
+
+/// Describes an [`ObjectCache`]; `O` says how objects are made, once that is known.
+#[must_use = "a builder makes nothing until `build`"]
+pub struct ObjectCacheBuilder<T, O = (), P: Platform = DefaultPlatform> {
+    raw: RawZoneBuilder<P, O>,
+    values: PhantomData<fn() -> T>,
+}
+
+impl<T: Send + 'static> ObjectCache<T> {
+    /// Describes a cache on the default platform.
+    #[cfg(feature = "std")]
+    pub const fn builder(name: &str) -> ObjectCacheBuilder<T> {
+        Self::builder_in(name, DefaultPlatform::new())
+    }
+
+    /// Describes a cache on a given platform.
+    pub const fn builder_in<P: Platform>(name: &str, platform: P) -> ObjectCacheBuilder<T, (), P> {
+        let config = Config::new(name, item_of::<T>());
+        ObjectCacheBuilder {
+            raw: RawZoneBuilder { config, platform, hooks: () },
+            values: PhantomData,
+        }
+    }
+}
+
+impl<T, P: Platform> ObjectCacheBuilder<T, (), P> {
+    /// How an object is made.
+    pub fn init(self, init: fn() -> T) -> ObjectCacheBuilder<T, FnObject<T>, P> {
+        self.made_by(FnObject { init: Init::Always(init), ctor: None, dtor: None })
+    }
+
+    /// How an object is made, if that can fail.
+    pub fn try_init(
+        self,
+        init: fn() -> Result<T, Refused>,
+    ) -> ObjectCacheBuilder<T, FnObject<T>, P> {
+        self.made_by(FnObject { init: Init::Maybe(init), ctor: None, dtor: None })
+    }
+
+    /// How objects are made and made ready, by a type of your own.
+    pub fn hooks<O: ObjectHooks<T>>(self, object: O) -> ObjectCacheBuilder<T, O, P> {
+        self.made_by(object)
+    }
+
+    fn made_by<O>(self, hooks: O) -> ObjectCacheBuilder<T, O, P> {
+        let RawZoneBuilder { config, platform, .. } = self.raw;
+        ObjectCacheBuilder { raw: RawZoneBuilder { config, platform, hooks }, values: PhantomData }
+    }
+}
+
+impl<T, P: Platform> ObjectCacheBuilder<T, FnObject<T>, P> {
+    /// What is done to an object at every [`get`](ObjectCache::get).
+    pub fn ctor(mut self, ctor: fn(&mut T)) -> Self {
+        self.raw.hooks.ctor = Some(Ctor::Always(ctor));
+        self
+    }
+
+    /// What is done to an object at every [`get`](ObjectCache::get), if that can fail.
+    pub fn try_ctor(mut self, ctor: fn(&mut T) -> Result<(), Refused>) -> Self {
+        self.raw.hooks.ctor = Some(Ctor::Maybe(ctor));
+        self
+    }
+
+    /// What is done to an object when its user drops it.
+    pub fn dtor(mut self, dtor: fn(&mut T)) -> Self {
+        self.raw.hooks.dtor = Some(dtor);
+        self
+    }
+}
+
+impl<T, O, P: Platform> ObjectCacheBuilder<T, O, P> {
+    /// At most so many objects may be in use at once. [`ObjectCache::get`] waits there.
+    pub fn max_items(mut self, items: u64) -> Self {
+        self.raw.config.max_items = Some(items);
+        self
+    }
+
+    /// So many objects to a bucket; 0 caches nothing, and every get constructs. Otherwise chosen by
+    /// size.
+    pub fn bucket(mut self, items: u16) -> Self {
+        self.raw.config.bucket = Some(items);
+        self
+    }
+
+    /// Makes the cache and lists it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the description, or that there was no memory.
+    pub fn build(self) -> Result<ObjectCache<T, O, P>, ConfigError>
+    where
+        T: Send + 'static,
+        O: ObjectHooks<T> + Clone + Send + Sync + 'static,
+    {
+        let RawZoneBuilder { config, platform, hooks } = self.raw;
+        let hooks = TypedHooks { object: hooks, values: PhantomData };
+        Ok(ObjectCache { raw: RawZoneBuilder { config, platform, hooks }.build()? })
+    }
+}
+
+impl<T, O, P: Platform> ObjectCache<T, O, P>
+where
+    T: Send + 'static,
+    O: ObjectHooks<T> + Clone + Send + Sync + 'static,
+{
+    /// Takes an object. Waits at the cache's limit until one is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If there are no pages, or init or ctor refused.
+    #[inline]
+    pub fn get(&self) -> Result<Cached<'_, T, O, P>, ZoneError> {
+        self.take(Request::WAIT)
+    }
+
+    /// Takes an object, but does not wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), or if the cache is at its limit.
+    #[inline]
+    pub fn try_get(&self) -> Result<Cached<'_, T, O, P>, ZoneError> {
+        self.take(Request::NOWAIT)
+    }
+
+    /// Takes an object. Waits at the limit until a point in time on the clock of the platform's
+    /// [`Sleep`](uma_core::Sleep).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), or if the deadline passed.
+    pub fn get_until(&self, deadline: Deadline) -> Result<Cached<'_, T, O, P>, ZoneError> {
+        self.take(Request::until(deadline))
+    }
+
+    #[inline]
+    fn take(&self, request: Request) -> Result<Cached<'_, T, O, P>, ZoneError> {
+        let item = self.raw.alloc(request)?;
+        Ok(Cached { pointer: item.cast(), cache: self, owns: PhantomData })
+    }
+
+    /// The zone below.
+    pub const fn as_raw(&self) -> &RawZone<P, TypedHooks<T, O>> {
+        &self.raw
+    }
+
+    /// The cache's name.
+    pub const fn name(&self) -> &Name {
+        self.raw.name()
+    }
+
+    /// The cache's figures (see [`Stats`]).
+    pub fn stats(&self) -> Stats {
+        self.raw.stats()
+    }
+
+    /// Gives back what is held beyond need: drops objects that are not in use.
+    pub fn reclaim(&self, mode: Reclaim) {
+        self.raw.reclaim(mode);
+    }
+
+    /// Changes the limit; `None` lifts it.
+    ///
+    /// # Errors
+    ///
+    /// If the zone cannot be made.
+    pub fn set_max_items(&self, max: Option<NonZeroU64>) -> Result<(), ZoneError> {
+        self.raw.set_max_items(max)
+    }
+}
+
+impl<T, O, P: Platform> fmt::Debug for ObjectCache<T, O, P>
+where
+    T: Send + 'static,
+    O: ObjectHooks<T> + Clone + Send + Sync + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ObjectCache").field(&self.raw).finish()
+    }
+}
+
+impl<T, O, P: Platform> fmt::Debug for ObjectCacheBuilder<T, O, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ObjectCacheBuilder").field(&self.raw.config).finish()
+    }
+}
+
+/// An object in use. Dropping it runs dtor and puts it back, constructed.
+pub struct Cached<'c, T, O = FnObject<T>, P: Platform = DefaultPlatform>
+where
+    T: Send + 'static,
+    O: ObjectHooks<T> + Clone + Send + Sync + 'static,
+{
+    pointer: NonNull<T>,
+    cache: &'c ObjectCache<T, O, P>,
+    owns: PhantomData<T>,
+}
+
+// SAFETY: it has the object to itself, which may be sent (bound of the type), and its cache may be
+// used from any thread.
+unsafe impl<T, O, P: Platform> Send for Cached<'_, T, O, P>
+where
+    T: Send + 'static,
+    O: ObjectHooks<T> + Clone + Send + Sync + 'static,
+{
+}
+// SAFETY: `&Cached` gives `&T`.
+unsafe impl<T, O, P: Platform> Sync for Cached<'_, T, O, P>
+where
+    T: Send + Sync + 'static,
+    O: ObjectHooks<T> + Clone + Send + Sync + 'static,
+{
+}
+
+impl<'c, T, O, P: Platform> Cached<'c, T, O, P>
+where
+    T: Send + 'static,
+    O: ObjectHooks<T> + Clone + Send + Sync + 'static,
+{
+    /// The bare pointer, to keep in a structure of your own.
+    #[must_use = "an object that is not made a `Cached` again is never put back"]
+    pub fn into_raw(this: Self) -> NonNull<T> {
+        ManuallyDrop::new(this).pointer
+    }
+
+    /// An object in use again, from what [`into_raw`](Self::into_raw) gave.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` came from `into_raw` of an object of this cache, and becomes a `Cached` once.
+    pub const unsafe fn from_raw(cache: &'c ObjectCache<T, O, P>, pointer: NonNull<T>) -> Self {
+        Self { pointer, cache, owns: PhantomData }
+    }
+}
+
+impl<T, O, P: Platform> Drop for Cached<'_, T, O, P>
+where
+    T: Send + 'static,
+    O: ObjectHooks<T> + Clone + Send + Sync + 'static,
+{
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the object came from this cache, and this is the end of its use.
+        unsafe { self.cache.raw.free(Item::new(self.pointer.cast())) };
+    }
+}
+
+impl<T, O, P: Platform> Deref for Cached<'_, T, O, P>
+where
+    T: Send + 'static,
+    O: ObjectHooks<T> + Clone + Send + Sync + 'static,
+{
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the object is valid and ours for the time of its use.
+        unsafe { self.pointer.as_ref() }
+    }
+}
+
+impl<T, O, P: Platform> DerefMut for Cached<'_, T, O, P>
+where
+    T: Send + 'static,
+    O: ObjectHooks<T> + Clone + Send + Sync + 'static,
+{
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`.
+        unsafe { self.pointer.as_mut() }
+    }
+}
+
+impl<T, O, P: Platform> fmt::Debug for Cached<'_, T, O, P>
+where
+    T: fmt::Debug + Send + 'static,
+    O: ObjectHooks<T> + Clone + Send + Sync + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

@@ -1,0 +1,203 @@
+//! The list of all zones of a platform.
+//!
+//! ```text
+//!   first --> [node of zone A] <--> [node of zone B] <--> [node of zone C] <-- last
+//!              visitors = 0          visitors = 1          visitors = 0
+//! ```
+//!
+//! A node lies in its zone's pinned part and is in the list from the zone's first use until it is
+//! destroyed. Looking at a zone (its figures, a reclaim) may take long and runs the user's hooks, so
+//! it happens without the lock: the visitor counts itself into the node, which keeps the node in the
+//! list; whoever destroys the zone waits until the last visitor has left.
+//!
+//! Lock order: the registry's lock is a leaf.
+
+use core::ptr;
+
+use lock_api::RawMutex;
+use uma_core::{Name, Reclaim, Stats};
+
+use crate::sync::{Mutex, UnsafeCell};
+
+/// What the registry can ask of a zone whose type it does not know.
+#[derive(Clone, Copy)]
+pub(crate) struct Vtable {
+    pub(crate) name: unsafe fn(*const ()) -> Name,
+    pub(crate) stats: unsafe fn(*const ()) -> Stats,
+    pub(crate) reclaim: unsafe fn(*const (), Reclaim),
+}
+
+/// A zone's place in the registry.
+pub(crate) struct Node {
+    zone: *const (),
+    vtable: Vtable,
+    links: UnsafeCell<Links>,
+}
+
+// SAFETY: the links are touched under the registry's lock only; the zone behind the pointer may be
+// used from any thread, as `Node::new` demands.
+unsafe impl Send for Node {}
+// SAFETY: as above.
+unsafe impl Sync for Node {}
+
+struct Links {
+    next: *const Node,
+    previous: *const Node,
+    visitors: usize,
+}
+
+impl Node {
+    /// # Safety
+    ///
+    /// While the node is in a registry, the functions of `vtable` may be called with `zone` from any
+    /// thread.
+    pub(crate) const unsafe fn new(zone: *const (), vtable: Vtable) -> Self {
+        let links = Links { next: ptr::null(), previous: ptr::null(), visitors: 0 };
+        Self { zone, vtable, links: UnsafeCell::new(links) }
+    }
+}
+
+struct List {
+    first: *const Node,
+    last: *const Node,
+}
+
+// SAFETY: the nodes are reached only under the lock or while counted in, and `Node::new` demands that
+// what they point to may be used from any thread.
+unsafe impl Send for List {}
+
+/// The zones of one platform, in the order in which they were first used.
+pub struct Registry<L: RawMutex> {
+    list: Mutex<L, List>,
+}
+
+/// One zone, while it is looked at.
+#[derive(Clone, Copy)]
+pub struct ZoneRef<'a> {
+    node: &'a Node,
+}
+
+impl ZoneRef<'_> {
+    /// The zone's name.
+    pub fn name(&self) -> Name {
+        // SAFETY: the node is in the registry and counted in (see `visit`).
+        unsafe { (self.node.vtable.name)(self.node.zone) }
+    }
+
+    /// The zone's figures.
+    pub fn stats(&self) -> Stats {
+        // SAFETY: as in `name`.
+        unsafe { (self.node.vtable.stats)(self.node.zone) }
+    }
+
+    /// Makes the zone give memory back.
+    pub fn reclaim(&self, mode: Reclaim) {
+        // SAFETY: as in `name`.
+        unsafe { (self.node.vtable.reclaim)(self.node.zone, mode) }
+    }
+}
+
+impl<L: RawMutex> Registry<L> {
+    /// An empty registry.
+    #[expect(clippy::new_without_default, reason = "registries are statics")]
+    pub const fn new() -> Self {
+        let list = List { first: ptr::null(), last: ptr::null() };
+        Self { list: Mutex::const_new(L::INIT, list) }
+    }
+
+    /// Lists a zone.
+    ///
+    /// # Safety
+    ///
+    /// The node is in no registry, and stays where it is and alive until `remove` returned.
+    pub(crate) unsafe fn add(&self, node: &Node) {
+        let mut list = self.list.lock();
+        // SAFETY: links are only touched under the lock; the last node is alive, as all in the list.
+        unsafe {
+            (*node.links.get()).previous = list.last;
+            if list.last.is_null() {
+                list.first = node;
+            } else {
+                (*(*list.last).links.get()).next = node;
+            }
+        }
+        list.last = node;
+    }
+
+    /// Takes a zone off the list, once nobody looks at it any more; `relax` passes the time.
+    ///
+    /// # Safety
+    ///
+    /// The node is in this registry.
+    pub(crate) unsafe fn remove(&self, node: &Node, relax: impl Fn()) {
+        loop {
+            let mut list = self.list.lock();
+            // SAFETY: links are only touched under the lock; neighbours are alive, as all in the list.
+            unsafe {
+                let links = &*node.links.get();
+                if links.visitors == 0 {
+                    match links.previous.as_ref() {
+                        Some(previous) => (*previous.links.get()).next = links.next,
+                        None => list.first = links.next,
+                    }
+                    match links.next.as_ref() {
+                        Some(next) => (*next.links.get()).previous = links.previous,
+                        None => list.last = links.previous,
+                    }
+                    return;
+                }
+            }
+            drop(list);
+            relax();
+        }
+    }
+
+    /// Shows every zone to `visit`, without holding the lock: it may use zones, also make new ones.
+    /// It must not destroy the zone that it is being shown, which would wait for itself.
+    pub fn visit(&self, visit: &mut dyn FnMut(ZoneRef<'_>)) {
+        let mut at = Visit { registry: self, node: ptr::null() };
+        while let Some(node) = at.advance() {
+            visit(ZoneRef { node });
+        }
+    }
+}
+
+/// A walk through the list: counted into at most one node. Counts itself out if a visit unwinds.
+struct Visit<'a, L: RawMutex> {
+    registry: &'a Registry<L>,
+    node: *const Node,
+}
+
+impl<'a, L: RawMutex> Visit<'a, L> {
+    /// Leaves the node it is at and enters the next.
+    fn advance(&mut self) -> Option<&'a Node> {
+        let list = self.registry.list.lock();
+        // SAFETY: links are only touched under the lock. The node we are counted into is still in
+        // the list, so it and its successor are alive; and the successor stays so once counted into.
+        unsafe {
+            let next = match self.node.as_ref() {
+                Some(node) => {
+                    let links = &mut *node.links.get();
+                    links.visitors -= 1;
+                    links.next
+                }
+                None => list.first,
+            };
+            self.node = next;
+            let node = next.as_ref()?;
+            (*node.links.get()).visitors += 1;
+            Some(node)
+        }
+    }
+}
+
+impl<L: RawMutex> Drop for Visit<'_, L> {
+    fn drop(&mut self) {
+        let _list = self.registry.list.lock();
+        // SAFETY: as in `advance`.
+        if let Some(node) = unsafe { self.node.as_ref() } {
+            // SAFETY: under the lock.
+            unsafe { (*node.links.get()).visitors -= 1 };
+        }
+    }
+}

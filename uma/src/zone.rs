@@ -1,0 +1,372 @@
+//! Zones of a Rust type: each item holds one value.
+
+use core::alloc::Layout;
+use core::borrow::{Borrow, BorrowMut};
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::num::NonZeroU64;
+use core::ops::{Deref, DerefMut};
+use core::pin::Pin;
+use core::ptr::NonNull;
+
+use uma_core::{ConfigError, Deadline, Item, Name, NoHooks, Reclaim, Request, Stats};
+
+use crate::raw::{Config, RawZone, RawZoneBuilder};
+use crate::{DefaultPlatform, Platform, Rejected, ZoneError};
+
+/// The layout of an item that holds a `T`. Values without a size take a byte, so that each has an
+/// address of its own.
+pub(crate) const fn item_of<T>() -> Layout {
+    let layout = Layout::new::<T>();
+    if layout.size() != 0 {
+        return layout;
+    }
+    match Layout::from_size_align(1, layout.align()) {
+        Ok(layout) => layout,
+        Err(_) => panic!("the alignment of a type is a power of two"),
+    }
+}
+
+/// A zone of values of type `T`.
+///
+/// ```
+/// use uma::Zone;
+///
+/// struct Node { key: u64, next: Option<usize> }
+///
+/// static NODES: Zone<Node> = Zone::new("node");
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = NODES.alloc(Node { key: 7, next: None })?;
+/// assert_eq!(node.key, 7);
+/// drop(node);
+///
+/// let few = Zone::<[u8; 100]>::builder("buffer").max_items(2).build()?;
+/// let (a, b) = (few.alloc([1; 100])?, few.alloc([2; 100])?);
+/// let c = few.try_alloc([3; 100]).unwrap_err();
+/// assert_eq!(c.value, [3; 100]);
+/// # drop((a, b)); Ok(()) }
+/// ```
+pub struct Zone<T, P: Platform = DefaultPlatform> {
+    raw: RawZone<P, NoHooks>,
+    values: PhantomData<fn() -> T>,
+}
+
+/// Describes a [`Zone`].
+#[must_use = "a builder makes nothing until `build`"]
+pub struct ZoneBuilder<T, P: Platform = DefaultPlatform> {
+    raw: RawZoneBuilder<P, NoHooks>,
+    values: PhantomData<fn() -> T>,
+}
+
+#[cfg(feature = "std")]
+impl<T> Zone<T> {
+    /// A zone on the default platform, made at its first use. For statics.
+    pub const fn new(name: &str) -> Self {
+        Self::new_in(name, DefaultPlatform::new())
+    }
+
+    /// Describes a zone on the default platform.
+    pub const fn builder(name: &str) -> ZoneBuilder<T> {
+        Self::builder_in(name, DefaultPlatform::new())
+    }
+}
+
+impl<T, P: Platform> Zone<T, P> {
+    /// A zone on a given platform, made at its first use. For statics.
+    pub const fn new_in(name: &str, platform: P) -> Self {
+        let config = Config::new(name, item_of::<T>());
+        let builder = RawZoneBuilder { config, platform, hooks: NoHooks };
+        Self { raw: builder.lazy(), values: PhantomData }
+    }
+
+    /// Describes a zone on a given platform.
+    pub const fn builder_in(name: &str, platform: P) -> ZoneBuilder<T, P> {
+        let config = Config::new(name, item_of::<T>());
+        ZoneBuilder {
+            raw: RawZoneBuilder { config, platform, hooks: NoHooks },
+            values: PhantomData,
+        }
+    }
+
+    /// Puts a value into an item. Waits at the zone's limit until an item is freed.
+    ///
+    /// # Errors
+    ///
+    /// If there are no pages; the error holds the value.
+    #[inline]
+    pub fn alloc(&self, value: T) -> Result<ZoneBox<'_, T, P>, Rejected<T>> {
+        self.place(value, Request::WAIT)
+    }
+
+    /// Puts a value into an item, but does not wait.
+    ///
+    /// # Errors
+    ///
+    /// If the zone is at its limit or there are no pages; the error holds the value.
+    #[inline]
+    pub fn try_alloc(&self, value: T) -> Result<ZoneBox<'_, T, P>, Rejected<T>> {
+        self.place(value, Request::NOWAIT)
+    }
+
+    /// Puts a value into an item. Waits at the zone's limit until a point in time on the clock of the
+    /// platform's [`Sleep`](uma_core::Sleep).
+    ///
+    /// # Errors
+    ///
+    /// If the deadline passed or there are no pages; the error holds the value.
+    pub fn alloc_until(
+        &self,
+        value: T,
+        deadline: Deadline,
+    ) -> Result<ZoneBox<'_, T, P>, Rejected<T>> {
+        self.place(value, Request::until(deadline))
+    }
+
+    /// Makes a value in an item, once there is one. Waits as [`alloc`](Self::alloc) does. If `make`
+    /// panics, the item goes back.
+    ///
+    /// # Errors
+    ///
+    /// If there are no pages; then `make` was not called.
+    pub fn alloc_with(&self, make: impl FnOnce() -> T) -> Result<ZoneBox<'_, T, P>, ZoneError> {
+        let item = self.raw.alloc(Request::WAIT)?;
+        let room = Room { zone: self, item };
+        let value = make();
+        core::mem::forget(room);
+        Ok(self.fill(item, value))
+    }
+
+    #[inline]
+    fn place(&self, value: T, request: Request) -> Result<ZoneBox<'_, T, P>, Rejected<T>> {
+        match self.raw.alloc(request) {
+            Ok(item) => Ok(self.fill(item, value)),
+            Err(error) => Err(Rejected { value, error }),
+        }
+    }
+
+    #[inline]
+    fn fill(&self, item: Item, value: T) -> ZoneBox<'_, T, P> {
+        let pointer = item.cast::<T>();
+        // SAFETY: the item is ours, and has the size and alignment of a `T` (see `item_of`).
+        unsafe { pointer.write(value) };
+        ZoneBox { pointer, zone: self, owns: PhantomData }
+    }
+
+    /// A box again, from what [`ZoneBox::into_raw`] gave.
+    ///
+    /// # Safety
+    ///
+    /// `pointer` came from `into_raw` of a box of this zone, and becomes a box once.
+    pub const unsafe fn box_from_raw(&self, pointer: NonNull<T>) -> ZoneBox<'_, T, P> {
+        ZoneBox { pointer, zone: self, owns: PhantomData }
+    }
+
+    /// The zone below.
+    pub const fn as_raw(&self) -> &RawZone<P, NoHooks> {
+        &self.raw
+    }
+
+    /// The zone's name.
+    pub const fn name(&self) -> &Name {
+        self.raw.name()
+    }
+
+    /// The zone's figures (see [`Stats`]).
+    pub fn stats(&self) -> Stats {
+        self.raw.stats()
+    }
+
+    /// Gives back what is held beyond need.
+    pub fn reclaim(&self, mode: Reclaim) {
+        self.raw.reclaim(mode);
+    }
+
+    /// Changes the limit; `None` lifts it.
+    ///
+    /// # Errors
+    ///
+    /// If the zone is used for the first time by this call and cannot be made.
+    pub fn set_max_items(&self, max: Option<NonZeroU64>) -> Result<(), ZoneError> {
+        self.raw.set_max_items(max)
+    }
+}
+
+/// An item to be given back if its value does not come about.
+struct Room<'z, T, P: Platform> {
+    zone: &'z Zone<T, P>,
+    item: Item,
+}
+
+impl<T, P: Platform> Drop for Room<'_, T, P> {
+    fn drop(&mut self) {
+        // SAFETY: the item came from this zone and holds no value.
+        unsafe { self.zone.raw.free(self.item) };
+    }
+}
+
+impl<T, P: Platform> ZoneBuilder<T, P> {
+    /// At most so many values may exist at once. [`Zone::alloc`] waits there.
+    pub const fn max_items(self, items: u64) -> Self {
+        Self { raw: self.raw_parts().max_items(items), values: PhantomData }
+    }
+
+    /// So many items to a bucket; 0 caches nothing. Otherwise chosen by size.
+    pub const fn bucket(self, items: u16) -> Self {
+        Self { raw: self.raw_parts().bucket(items), values: PhantomData }
+    }
+
+    /// Makes the zone and lists it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the description, or that there was no memory.
+    pub fn build(self) -> Result<Zone<T, P>, ConfigError> {
+        Ok(Zone { raw: self.raw.build()?, values: PhantomData })
+    }
+
+    const fn raw_parts(self) -> RawZoneBuilder<P, NoHooks> {
+        // A const fn cannot drop `self`, so the one field is read out.
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `ManuallyDrop` is `repr(transparent)`; the field is read once, `this` never dropped.
+        unsafe { (&raw const (*(&raw const this).cast::<Self>()).raw).read() }
+    }
+}
+
+impl<T, P: Platform> fmt::Debug for Zone<T, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Zone").field(&self.raw).finish()
+    }
+}
+
+impl<T, P: Platform> fmt::Debug for ZoneBuilder<T, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ZoneBuilder").field(&self.raw.config).finish()
+    }
+}
+
+/// A value in an item of a zone: a `Box` whose memory goes back to that zone.
+///
+/// It borrows the zone, so the compiler sees to it that a zone outlives its values.
+pub struct ZoneBox<'z, T, P: Platform = DefaultPlatform> {
+    pointer: NonNull<T>,
+    zone: &'z Zone<T, P>,
+    owns: PhantomData<T>,
+}
+
+// SAFETY: a box owns its value, and its zone may be used from any thread.
+unsafe impl<T: Send, P: Platform> Send for ZoneBox<'_, T, P> {}
+// SAFETY: `&ZoneBox` gives `&T` and `&Zone`.
+unsafe impl<T: Sync, P: Platform> Sync for ZoneBox<'_, T, P> {}
+
+impl<'z, T, P: Platform> ZoneBox<'z, T, P> {
+    /// The zone that the memory goes back to.
+    pub const fn zone(this: &Self) -> &'z Zone<T, P> {
+        this.zone
+    }
+
+    /// Takes the value out, and gives the item back.
+    pub fn into_inner(this: Self) -> T {
+        let this = ManuallyDrop::new(this);
+        let _room = Room { zone: this.zone, item: Item::new(this.pointer.cast()) };
+        // SAFETY: the box owned a valid value and will not be dropped.
+        unsafe { this.pointer.read() }
+    }
+
+    /// The bare pointer, to keep in a structure of your own. See [`Zone::box_from_raw`].
+    #[must_use = "a box that is not made again leaks its item"]
+    pub fn into_raw(this: Self) -> NonNull<T> {
+        ManuallyDrop::new(this).pointer
+    }
+
+    /// A reference for as long as the zone lives. The item is not freed: the zone reports it when it
+    /// is dropped.
+    pub fn leak(this: Self) -> &'z mut T {
+        let mut pointer = Self::into_raw(this);
+        // SAFETY: the value is valid and nobody else has it; its memory lives as long as the zone.
+        unsafe { pointer.as_mut() }
+    }
+
+    /// The same box, with the promise that the value will not move.
+    pub fn into_pin(this: Self) -> Pin<Self> {
+        // SAFETY: the value stays in its item until it is dropped there: neither moving the box nor
+        // the zone moves it, and `into_inner` cannot be called on a `Pin` of a value that minds.
+        unsafe { Pin::new_unchecked(this) }
+    }
+}
+
+impl<T, P: Platform> Drop for ZoneBox<'_, T, P> {
+    #[inline]
+    fn drop(&mut self) {
+        // The item goes back after the value is dropped, also if that panics.
+        let _room = Room { zone: self.zone, item: Item::new(self.pointer.cast()) };
+        // SAFETY: the box owns a valid value, and this is its end.
+        unsafe { self.pointer.drop_in_place() };
+    }
+}
+
+impl<T, P: Platform> Deref for ZoneBox<'_, T, P> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the box owns a valid value.
+        unsafe { self.pointer.as_ref() }
+    }
+}
+
+impl<T, P: Platform> DerefMut for ZoneBox<'_, T, P> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the box owns a valid value.
+        unsafe { self.pointer.as_mut() }
+    }
+}
+
+impl<T, P: Platform> AsRef<T> for ZoneBox<'_, T, P> {
+    fn as_ref(&self) -> &T {
+        self
+    }
+}
+
+impl<T, P: Platform> AsMut<T> for ZoneBox<'_, T, P> {
+    fn as_mut(&mut self) -> &mut T {
+        self
+    }
+}
+
+impl<T, P: Platform> Borrow<T> for ZoneBox<'_, T, P> {
+    fn borrow(&self) -> &T {
+        self
+    }
+}
+
+impl<T, P: Platform> BorrowMut<T> for ZoneBox<'_, T, P> {
+    fn borrow_mut(&mut self) -> &mut T {
+        self
+    }
+}
+
+/// The value has its own place: moving the box does not move it.
+impl<T, P: Platform> Unpin for ZoneBox<'_, T, P> {}
+
+impl<T: fmt::Debug, P: Platform> fmt::Debug for ZoneBox<'_, T, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: fmt::Display, P: Platform> fmt::Display for ZoneBox<'_, T, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: PartialEq, P: Platform> PartialEq for ZoneBox<'_, T, P> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: Eq, P: Platform> Eq for ZoneBox<'_, T, P> {}
