@@ -72,7 +72,11 @@ impl Bucket {
         NonNull::from_ref(&EMPTY)
     }
 
-    const ITEMS: usize = core::mem::offset_of!(Self, items);
+    /// Where the items lie from the header.
+    pub(crate) const ITEMS: usize = core::mem::offset_of!(Self, items);
+    /// Where the capacity lies from the header.
+    #[cfg(feature = "rseq")]
+    pub(crate) const CAPACITY_AT: usize = core::mem::offset_of!(Self, capacity);
 
     /// The memory of a bucket with room for `capacity` items.
     const fn layout(capacity: u16) -> Layout {

@@ -51,6 +51,8 @@ mod drain;
 mod locks;
 mod percpu;
 mod pinned;
+#[cfg(all(feature = "rseq", target_os = "linux", target_arch = "x86_64"))]
+mod rseq;
 mod slot;
 mod slow;
 mod sync;
@@ -59,4 +61,6 @@ pub use cache::{BucketCache, CacheConfig};
 pub use locks::{CpuLocks, CurrentCpu};
 pub use percpu::PerCpu;
 pub use pinned::{Pin, Pinned};
+#[cfg(all(feature = "rseq", target_os = "linux", target_arch = "x86_64"))]
+pub use rseq::Rseq;
 pub use slot::{Slot, Slots, Which};

@@ -32,8 +32,8 @@ pub enum Which {
 /// One CPU's pair of buckets. Never null: where there is no bucket, [`Bucket::empty`] stands.
 #[repr(C, align(64))]
 pub struct Slot {
-    alloc: AtomicPtr<Bucket>,
-    free: AtomicPtr<Bucket>,
+    pub(crate) alloc: AtomicPtr<Bucket>,
+    pub(crate) free: AtomicPtr<Bucket>,
     lock: AtomicBool,
 }
 
@@ -161,6 +161,13 @@ impl<'a> Slots<'a> {
     #[inline]
     pub const fn count(self) -> usize {
         self.count
+    }
+
+    /// Where the first of them is.
+    #[cfg(feature = "rseq")]
+    #[inline]
+    pub(crate) const fn as_ptr(self) -> *const Slot {
+        self.first
     }
 
     /// The slot of a CPU, or `None` if it has none (yet).

@@ -31,62 +31,75 @@ impl Deadline {
 /// let request = Request::WAIT.zeroed();
 /// assert!(request.may_wait() && request.wants_zero());
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    wait: bool,
-    zero: bool,
-    reserve: bool,
+    // Two scalars, so that a request travels in two registers.
+    flags: u32,
     deadline: Deadline,
 }
 
+const WAIT: u32 = 1;
+const ZERO: u32 = 2;
+const RESERVE: u32 = 4;
+
 impl Request {
     /// Fail rather than wait (`M_NOWAIT`). It is about sleeping: short locks may still be taken.
-    pub const NOWAIT: Self =
-        Self { wait: false, zero: false, reserve: false, deadline: Deadline::NEVER };
+    pub const NOWAIT: Self = Self { flags: 0, deadline: Deadline::NEVER };
 
     /// Wait at the zone's limit until an item is freed (`M_WAITOK`).
     ///
     /// Unlike the kernels' flag it does not promise success: a page supplier that has no more pages
     /// fails the call, because in user space nobody will bring pages later.
-    pub const WAIT: Self = Self { wait: true, ..Self::NOWAIT };
+    pub const WAIT: Self = Self { flags: WAIT, deadline: Deadline::NEVER };
 
     /// Wait, but not past `deadline`.
     pub const fn until(deadline: Deadline) -> Self {
-        Self { deadline, ..Self::WAIT }
+        Self { flags: WAIT, deadline }
     }
 
     /// Fill the item with zeros after its ctor ran (`M_ZERO`).
     pub const fn zeroed(self) -> Self {
-        Self { zero: true, ..self }
+        Self { flags: self.flags | ZERO, ..self }
     }
 
     /// May take the items that the keg keeps in reserve (`M_USE_RESERVE`).
     pub const fn from_reserve(self) -> Self {
-        Self { reserve: true, ..self }
+        Self { flags: self.flags | RESERVE, ..self }
     }
 
     /// The same request, but failing rather than waiting.
     pub const fn without_waiting(self) -> Self {
-        Self { wait: false, ..self }
+        Self { flags: self.flags & !WAIT, ..self }
     }
 
     /// Whether the caller may be put to sleep.
     pub const fn may_wait(self) -> bool {
-        self.wait
+        self.flags & WAIT != 0
     }
 
     /// Whether the item must be zeroed.
     pub const fn wants_zero(self) -> bool {
-        self.zero
+        self.flags & ZERO != 0
     }
 
     /// Whether the keg's reserve may be used.
     pub const fn may_use_reserve(self) -> bool {
-        self.reserve
+        self.flags & RESERVE != 0
     }
 
     /// Until when the caller may sleep.
     pub const fn deadline(self) -> Deadline {
         self.deadline
+    }
+}
+
+impl core::fmt::Debug for Request {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Request")
+            .field("wait", &self.may_wait())
+            .field("zero", &self.wants_zero())
+            .field("reserve", &self.may_use_reserve())
+            .field("deadline", &self.deadline.nanoseconds())
+            .finish()
     }
 }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RawMutex;
 use uma_backend_mmap::MmapPages;
-use uma_cache::{CpuLocks, CurrentCpu};
 use uma_core::{Deadline, Sleep};
 use uma_keg::MetaKegs;
 
+use crate::access::HostAccess;
 use crate::{Platform, Registry};
 
 static PAGES: MmapPages = MmapPages::new();
@@ -40,7 +40,7 @@ impl Host {
 // SAFETY: every method leads to a static.
 unsafe impl Platform for Host {
     type Pages = &'static MmapPages;
-    type Cpus = CpuLocks<HostCpus>;
+    type Cpus = HostAccess;
     type Lock = RawMutex;
     type Sleep = Park;
     type Metadata = &'static MetaKegs<&'static MmapPages, RawMutex>;
@@ -49,8 +49,8 @@ unsafe impl Platform for Host {
         &PAGES
     }
 
-    fn cpus(&self) -> Self::Cpus {
-        CpuLocks::new(HostCpus)
+    fn cpus(&self) -> HostAccess {
+        HostAccess::chosen()
     }
 
     fn sleep(&self) -> Park {
@@ -72,48 +72,6 @@ unsafe impl Platform for Host {
     fn report(&self, message: fmt::Arguments<'_>) {
         eprintln!("uma: {message}");
     }
-}
-
-/// The CPUs of the machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HostCpus;
-
-impl CurrentCpu for HostCpus {
-    fn cpus(&self) -> usize {
-        static CPUS: OnceLock<usize> = OnceLock::new();
-        *CPUS.get_or_init(|| possible_cpus().unwrap_or_else(parallelism))
-    }
-
-    #[cfg(target_os = "linux")]
-    #[inline]
-    fn current(&self) -> usize {
-        rustix::thread::sched_getcpu()
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn current(&self) -> usize {
-        // Spreads threads over the slots as they come.
-        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        thread_local! {
-            static MINE: usize = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
-        MINE.try_with(|mine| *mine).unwrap_or(0) % self.cpus()
-    }
-
-    fn relax(&self) {
-        thread::yield_now();
-    }
-}
-
-/// One more than the highest number that a CPU can have, as Linux tells it: `0-3` means 4.
-fn possible_cpus() -> Option<usize> {
-    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").ok()?;
-    let last = text.trim().rsplit(['-', ',']).next()?;
-    last.parse::<usize>().ok()?.checked_add(1)
-}
-
-fn parallelism() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Waits by parking the thread. Its clock counts nanoseconds from its first use; see

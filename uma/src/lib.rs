@@ -51,6 +51,8 @@
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+#[cfg(feature = "std")]
+mod access;
 mod error;
 #[cfg(feature = "std")]
 mod global;
@@ -73,11 +75,13 @@ pub use uma_keg as keg;
 #[cfg(feature = "std")]
 pub use uma_backend_mmap as mmap;
 
+#[cfg(feature = "std")]
+pub use access::{HostAccess, HostCpus};
 pub use error::{Rejected, ZoneError};
 #[cfg(feature = "std")]
 pub use global::{Stat, reclaim, stat, zones};
 #[cfg(feature = "std")]
-pub use host::{Host, HostCpus, Park};
+pub use host::{Host, Park};
 pub use object::{Cached, FnObject, ObjectCache, ObjectCacheBuilder, ObjectHooks, TypedHooks};
 pub use platform::Platform;
 pub use raw::{RawZone, RawZoneBuilder, Slabs, Stack, Supply};

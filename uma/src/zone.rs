@@ -4,7 +4,7 @@ use core::alloc::Layout;
 use core::borrow::{Borrow, BorrowMut};
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::ManuallyDrop;
+use core::mem::{ManuallyDrop, needs_drop};
 use core::num::NonZeroU64;
 use core::ops::{Deref, DerefMut};
 use core::pin::Pin;
@@ -95,7 +95,7 @@ impl<T, P: Platform> Zone<T, P> {
     /// # Errors
     ///
     /// If there are no pages; the error holds the value.
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&self, value: T) -> Result<ZoneBox<'_, T, P>, Rejected<T>> {
         self.place(value, Request::WAIT)
     }
@@ -105,7 +105,7 @@ impl<T, P: Platform> Zone<T, P> {
     /// # Errors
     ///
     /// If the zone is at its limit or there are no pages; the error holds the value.
-    #[inline]
+    #[inline(always)]
     pub fn try_alloc(&self, value: T) -> Result<ZoneBox<'_, T, P>, Rejected<T>> {
         self.place(value, Request::NOWAIT)
     }
@@ -138,7 +138,7 @@ impl<T, P: Platform> Zone<T, P> {
         Ok(self.fill(item, value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn place(&self, value: T, request: Request) -> Result<ZoneBox<'_, T, P>, Rejected<T>> {
         match self.raw.alloc(request) {
             Ok(item) => Ok(self.fill(item, value)),
@@ -146,7 +146,7 @@ impl<T, P: Platform> Zone<T, P> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn fill(&self, item: Item, value: T) -> ZoneBox<'_, T, P> {
         let pointer = item.cast::<T>();
         // SAFETY: the item is ours, and has the size and alignment of a `T` (see `item_of`).
@@ -195,11 +195,12 @@ impl<T, P: Platform> Zone<T, P> {
 
 /// An item to be given back if its value does not come about.
 struct Room<'z, T, P: Platform> {
-    zone: &'z Zone<T, P>,
     item: Item,
+    zone: &'z Zone<T, P>,
 }
 
 impl<T, P: Platform> Drop for Room<'_, T, P> {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: the item came from this zone and holds no value.
         unsafe { self.zone.raw.free(self.item) };
@@ -299,10 +300,16 @@ impl<'z, T, P: Platform> ZoneBox<'z, T, P> {
 impl<T, P: Platform> Drop for ZoneBox<'_, T, P> {
     #[inline]
     fn drop(&mut self) {
-        // The item goes back after the value is dropped, also if that panics.
-        let _room = Room { zone: self.zone, item: Item::new(self.pointer.cast()) };
-        // SAFETY: the box owns a valid value, and this is its end.
-        unsafe { self.pointer.drop_in_place() };
+        let item = Item::new(self.pointer.cast());
+        if needs_drop::<T>() {
+            // The item goes back after the value is dropped, also if that panics.
+            let _room = Room { zone: self.zone, item };
+            // SAFETY: the box owns a valid value, and this is its end.
+            unsafe { self.pointer.drop_in_place() };
+        } else {
+            // SAFETY: the item came from this zone, and the value needs no farewell.
+            unsafe { self.zone.raw.free(item) };
+        }
     }
 }
 
