@@ -74,6 +74,36 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         &self.source
     }
 
+    /// How slots are reached (see [`PerCpu::mode`]).
+    pub fn mode(&self) -> &'static str {
+        self.percpu.mode()
+    }
+
+    /// Takes an item if the running CPU's `alloc` bucket has one, and does nothing else.
+    ///
+    /// With [`Rseq`](crate::Rseq) this is async-signal-safe and lock-free: a signal handler may call
+    /// it, also one that interrupted a call into the same cache.
+    #[inline]
+    pub fn alloc_cached(&self) -> Option<Item> {
+        self.percpu.pop(self.slots())
+    }
+
+    /// Puts an item into one of the running CPU's buckets if there is room, and does nothing else. As
+    /// safe in a signal handler as [`alloc_cached`](Self::alloc_cached).
+    ///
+    /// # Errors
+    ///
+    /// The item, if there is no room.
+    ///
+    /// # Safety
+    ///
+    /// As [`ItemSource::free`].
+    #[inline]
+    pub unsafe fn free_cached(&self, item: Item) -> Result<(), Item> {
+        // SAFETY: the caller gives the item up; if it is not taken, it is the caller's again.
+        if unsafe { self.percpu.push(self.slots(), item) } { Ok(()) } else { Err(item) }
+    }
+
     /// The slots: none before the first slow path, one per CPU after it.
     #[inline]
     pub(crate) fn slots(&self) -> Slots<'_> {

@@ -51,7 +51,8 @@ impl<K: CurrentCpu> CpuLocks<K> {
     #[inline]
     fn hold<'a>(&self, slots: Slots<'a>) -> Option<Held<'a>> {
         let slot = slots.get(self.0.current())?;
-        slot.try_lock().then_some(Held(slot))
+        // Not `then_some`: that would make a `Held`, and drop it, without the lock.
+        slot.try_lock().then(|| Held(slot))
     }
 }
 
