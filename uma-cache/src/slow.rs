@@ -59,9 +59,10 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
                 Ok(None) | Err(_) => {}
             }
         }
+        // From above down: what the caller gives back lands in our buckets first.
         let mut flush_all = || {
-            self.flush();
             flush();
+            self.flush();
         };
         let item = self.source.alloc_or_flush(request, &mut flush_all)?;
         self.count(Traffic { allocs: 1, frees: 0 });

@@ -1,1 +1,39 @@
-//! Fakes, conformance suites and models that prove the uma crates
+//! Fakes, fault injection and conformance suites that prove the uma crates.
+//!
+//! | to test | use |
+//! |---|---|
+//! | your own page supplier | [`conformance::page_supplier`] and its companions |
+//! | your own item source, or a stack of them | [`conformance::item_source`] and its companion |
+//! | a layer that stands on a supplier | [`Fake`], with [`Budget`] or [`FailNth`] around it |
+//! | a layer that needs bookkeeping memory | [`HeapMeta`] |
+//! | a layer that calls hooks | [`hooks::CountingHooks`] |
+//!
+//! The suites are plain functions with plain assertions: call them from a `#[test]`.
+//!
+//! ```
+//! let pages = uma_testkit::Fake::new();
+//! uma_testkit::conformance::page_supplier(&pages);
+//! assert_eq!(pages.outstanding().runs, 0);
+//! ```
+//!
+//! The fakes panic when their *caller* breaks a contract: that is what they are for. They hold
+//! locks only over their own books, never while they call the layer below.
+
+pub mod conformance;
+pub mod hooks;
+pub mod token;
+
+mod budget;
+mod fail;
+mod fake;
+mod ledger;
+mod meta;
+mod rng;
+mod sync;
+
+pub use budget::Budget;
+pub use fail::{FailNth, FailPlan};
+pub use fake::Fake;
+pub use ledger::Outstanding;
+pub use meta::HeapMeta;
+pub use rng::Rng;

@@ -62,6 +62,7 @@ mod object;
 mod platform;
 mod raw;
 mod registry;
+mod source;
 mod stat;
 mod sync;
 #[cfg(not(feature = "std"))]

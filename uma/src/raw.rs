@@ -222,6 +222,23 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
         unsafe { self.core.load(Ordering::Acquire).as_ref() }
     }
 
+    /// The stack, made if need be.
+    #[inline]
+    pub(crate) fn stack(&self) -> Result<&Zone<Stack<P, H>, H>, AllocError> {
+        Ok(&self.core()?.zone)
+    }
+
+    /// The stack, if the zone was used.
+    #[inline]
+    pub(crate) fn stack_if_made(&self) -> Option<&Zone<Stack<P, H>, H>> {
+        Some(&self.made()?.zone)
+    }
+
+    /// The layout of an item, unless it is wrong.
+    pub(crate) fn item(&self) -> Option<Layout> {
+        self.config.item().ok()
+    }
+
     /// Makes the pinned part, or finds that another thread has.
     #[cold]
     fn make(&self) -> Result<&Core<P, H>, ConfigFault> {

@@ -1,0 +1,146 @@
+//! The memory: a `static` array, or any region, and how it is divided.
+
+use core::ptr::NonNull;
+
+use crate::free::words_for;
+use crate::sync::UnsafeCell;
+
+/// `N` bytes of page-aligned memory for a `static`, in `.bss`.
+///
+/// One page of 4 KiB in 32,768 goes to the bookkeeping of [`StaticPages`](crate::StaticPages), at
+/// least one: `StaticMemory<{ 65 * 4096 }>` gives 64 pages.
+#[repr(C, align(4096))]
+pub struct StaticMemory<const N: usize> {
+    bytes: UnsafeCell<[u8; N]>,
+}
+
+// SAFETY: the bytes are private, and reached only through the one `StaticPages` that claims them.
+unsafe impl<const N: usize> Sync for StaticMemory<N> {}
+
+impl<const N: usize> StaticMemory<N> {
+    /// Zeroed memory.
+    pub const fn new() -> Self {
+        Self { bytes: UnsafeCell::new([0; N]) }
+    }
+
+    pub(crate) const fn base(&'static self) -> NonNull<u8> {
+        // SAFETY: `UnsafeCell::get` of a reference is not null.
+        unsafe { NonNull::new_unchecked(self.bytes.get().cast()) }
+    }
+}
+
+impl<const N: usize> Default for StaticMemory<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> core::fmt::Debug for StaticMemory<N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("StaticMemory").field("len", &N).finish_non_exhaustive()
+    }
+}
+
+/// A range of memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Region {
+    pub(crate) base: NonNull<u8>,
+    pub(crate) len: usize,
+}
+
+// SAFETY: an address and a length; who may use the memory is settled where a region is made.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+/// Where things are in a region, as offsets from its base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) claim: usize,
+    pub(crate) bitmap: usize,
+    pub(crate) pages: usize,
+    pub(crate) count: usize,
+}
+
+const WORD: usize = size_of::<u64>();
+
+impl Region {
+    /// Divides the region, or says that not one page fits.
+    ///
+    /// All offsets are at most `len`, the claim and the bitmap are word-aligned, the pages are
+    /// aligned to `page`, and nothing overlaps.
+    pub(crate) fn plan(self, page: usize) -> Option<Plan> {
+        let start = self.base.addr().get();
+        let end = start.checked_add(self.len)?;
+        let claim = start.checked_next_multiple_of(WORD)?;
+        let bitmap = claim.checked_add(WORD)?;
+        // A few bits too many, since the bookkeeping itself takes no bits.
+        let bits = words_for(self.len / page).checked_mul(WORD)?;
+        let pages = bitmap.checked_add(bits)?.checked_next_multiple_of(page)?;
+        let count = end.checked_sub(pages)? / page;
+        let plan =
+            Plan { claim: claim - start, bitmap: bitmap - start, pages: pages - start, count };
+        (count > 0).then_some(plan)
+    }
+
+    /// Whether `at` lies in the region.
+    pub(crate) fn contains(self, at: *const u8) -> bool {
+        at.addr().wrapping_sub(self.base.addr().get()) < self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(start: usize, len: usize) -> Region {
+        let base = NonNull::dangling().map_addr(|_| start.try_into().unwrap());
+        Region { base, len }
+    }
+
+    #[test]
+    fn an_aligned_region_gives_one_page_for_bookkeeping() {
+        let plan = region(0x10_0000, 65 * 4096).plan(4096).unwrap();
+        assert_eq!(plan, Plan { claim: 0, bitmap: 8, pages: 4096, count: 64 });
+    }
+
+    #[test]
+    fn slack_at_the_head_holds_the_bookkeeping() {
+        let plan = region(0x10_0ff0 - 0x100, 0x110 + 64 * 4096).plan(4096).unwrap();
+        assert_eq!((plan.pages, plan.count), (0x110, 64));
+    }
+
+    #[test]
+    fn head_and_tail_are_trimmed() {
+        for (start, len) in [
+            (0x10_0001, 20_000),
+            (0x10_0fff, 12_345),
+            (0x10_0800, 4096 * 40 + 1),
+            (0x10_0ff0, 4096 * 80),
+        ] {
+            let plan = region(start, len).plan(4096).unwrap();
+            assert!((start + plan.claim).is_multiple_of(8) && plan.bitmap == plan.claim + 8);
+            assert!((start + plan.pages).is_multiple_of(4096));
+            assert!(plan.bitmap + words_for(plan.count) * 8 <= plan.pages);
+            assert!(plan.pages + plan.count * 4096 <= len);
+            assert!(plan.pages + (plan.count + 1) * 4096 > len);
+        }
+    }
+
+    #[test]
+    fn too_small_regions_give_nothing() {
+        for len in [0, 1, 7, 8, 4095, 4096, 8191] {
+            assert_eq!(region(0x10_0000, len).plan(4096), None);
+        }
+        assert_eq!(region(usize::MAX - 100, 100).plan(4096), None);
+        assert_eq!(region(usize::MAX - 100, usize::MAX).plan(4096), None);
+    }
+
+    #[test]
+    fn contains_is_half_open() {
+        let region = region(4096, 100);
+        let at = |addr: usize| region.base.as_ptr().map_addr(|_| addr).cast_const();
+        assert!(region.contains(at(4096)) && region.contains(at(4195)));
+        assert!(!region.contains(at(4095)) && !region.contains(at(4196)));
+    }
+}

@@ -1,0 +1,456 @@
+//! The keg: the lock around its slabs, and the calls to suppliers, which happen without it.
+//!
+//! An import that finds nothing free grows the keg by one slab:
+//!
+//! ```text
+//!   import                              lock
+//!     take what is free ................. |
+//!   enough? return
+//!                                       unlock
+//!     header from Metadata (if outside)
+//!     run from PageSupplier
+//!     larger table (if outside, and full)
+//!                                       lock
+//!     insert the slab, take from it ..... |
+//! ```
+//!
+//! Two callers that find nothing at the same time may both grow the keg; the slab that was not needed
+//! stays, wholly free, until a reclaim. A release only sets bits; nothing goes back to the supplier
+//! before [`reclaim`](ItemSource::reclaim), because whoever frees much often allocates much again.
+//!
+//! Lock order: the keg's lock is a leaf. Suppliers, metadata and users' closures run without it.
+
+use core::alloc::Layout;
+use core::mem::MaybeUninit;
+
+use uma_core::{
+    AllocError, ConfigFault, Item, ItemSource, Metadata, PageRun, PageSupplier, RawMutex, Reclaim,
+    Request, Stats,
+};
+
+use crate::layout::{SlabConfig, SlabLayout};
+use crate::map::Map;
+use crate::no_metadata::NoMetadata;
+use crate::slab::SlabPtr;
+use crate::state::State;
+use crate::sync::{Mutex, MutexGuard};
+
+/// Items of one layout, cut from slabs of pages (`uma_keg`).
+///
+/// `P` supplies pages, `L` is the lock, and `M` is where headers outside their slabs come from; with
+/// [`NoMetadata`] all headers lie inside.
+///
+/// # Example
+///
+/// ```
+/// use core::alloc::Layout;
+/// use uma_core::{ItemSource, PageSupplier, RawMutex, Reclaim, Request};
+/// use uma_keg::{Keg, SlabConfig};
+///
+/// fn demo<P: PageSupplier, L: RawMutex>(pages: P) -> Result<(), Box<dyn core::error::Error>> {
+///     let keg = Keg::<P, L>::new(pages, Layout::new::<[u64; 5]>(), SlabConfig::new())?;
+///     let item = keg.alloc(Request::NOWAIT)?;
+///     // SAFETY: the item came from this keg and is used no more.
+///     unsafe { keg.free(item) };
+///     keg.reclaim(Reclaim::Trim);
+///     Ok(())
+/// }
+/// ```
+///
+/// # Misuse
+///
+/// Giving back what is no item of the keg, points into the middle of one, or is free already, breaks
+/// the contract of [`release`](ItemSource::release). The keg checks for it and panics with a message
+/// that names the address, after it has taken the other items of the batch back; it stays usable. With
+/// headers inside, the check reads memory where the header of a foreign pointer's slab would be, and
+/// that may not be mapped; with the look-up of outside headers it is exact.
+///
+/// # Dropping
+///
+/// A keg that is dropped gives back every slab without items in use. Slabs with items in use keep
+/// their pages for ever, so that their users do not crash. [`destroy`](Self::destroy) says how
+/// many there were.
+pub struct Keg<P: PageSupplier, L: RawMutex, M: Metadata = NoMetadata> {
+    state: Mutex<L, State<M>>,
+    layout: SlabLayout,
+    pages: P,
+    meta: M,
+}
+
+/// A chain of slabs that are in no keg's lists, linked by `next`.
+struct Chain(Option<SlabPtr>);
+
+impl Iterator for Chain {
+    type Item = SlabPtr;
+
+    fn next(&mut self) -> Option<SlabPtr> {
+        let slab = self.0?;
+        // SAFETY: whoever has the chain owns its slabs, and those not yet returned are alive.
+        self.0 = unsafe { slab.header() }.next.take();
+        Some(slab)
+    }
+}
+
+impl<P: PageSupplier, L: RawMutex> Keg<P, L> {
+    /// A keg of items of layout `item`, with all headers inside. It takes no memory before the first
+    /// allocation.
+    ///
+    /// This is for kegs made at run time; for a `static` see [`with_layout`](Keg::with_layout).
+    ///
+    /// # Errors
+    ///
+    /// As [`SlabLayout::new`].
+    pub fn new(pages: P, item: Layout, config: SlabConfig) -> Result<Self, ConfigFault> {
+        let layout = SlabLayout::new(item, config.inside_headers())?;
+        Ok(Self::with_layout(pages, NoMetadata, layout))
+    }
+}
+
+impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
+    /// A keg of items of layout `item`, with headers outside where that wastes less (and the feature
+    /// `hashbrown` is on).
+    ///
+    /// # Errors
+    ///
+    /// As [`SlabLayout::new`].
+    pub fn with_metadata(
+        pages: P,
+        meta: M,
+        item: Layout,
+        config: SlabConfig,
+    ) -> Result<Self, ConfigFault> {
+        let layout = SlabLayout::new(item, config.outside_headers())?;
+        Ok(Self::with_layout(pages, meta, layout))
+    }
+
+    /// A keg of slabs of this layout, also as a `static`. With [`NoMetadata`] and headers outside,
+    /// every import fails with [`AllocError::Metadata`].
+    ///
+    /// ```
+    /// use core::alloc::Layout;
+    /// use uma_keg::{Keg, NoMetadata, SlabConfig, SlabLayout};
+    /// # use uma_core::{PageError, PageRun, PageSupplier, RawMutex, Request};
+    /// # #[derive(Clone, Copy)] struct Pages;
+    /// # // SAFETY: it supplies nothing.
+    /// # unsafe impl PageSupplier for Pages {
+    /// #     fn page_size(&self) -> usize { 4096 }
+    /// #     fn alloc_pages(&self, _: Layout, _: Request) -> Result<PageRun, PageError> {
+    /// #         Err(PageError::Exhausted)
+    /// #     }
+    /// #     unsafe fn free_pages(&self, _: PageRun) {}
+    /// # }
+    /// # struct Lock;
+    /// # // SAFETY: there is one thread here.
+    /// # unsafe impl RawMutex for Lock {
+    /// #     const INIT: Self = Self;
+    /// #     type GuardMarker = *mut ();
+    /// #     fn lock(&self) {}
+    /// #     fn try_lock(&self) -> bool { true }
+    /// #     unsafe fn unlock(&self) {}
+    /// # }
+    ///
+    /// const NODE: SlabLayout = match SlabLayout::new(Layout::new::<[u64; 4]>(), SlabConfig::new()) {
+    ///     Ok(layout) => layout,
+    ///     Err(_) => panic!("no such slab"),
+    /// };
+    /// static NODES: Keg<Pages, Lock> = Keg::with_layout(Pages, NoMetadata, NODE);
+    /// assert_eq!(NODES.live(), 0);
+    /// ```
+    pub const fn with_layout(pages: P, meta: M, layout: SlabLayout) -> Self {
+        Self { state: Mutex::const_new(L::INIT, State::new()), layout, pages, meta }
+    }
+
+    /// How items lie in slabs.
+    pub const fn slab_layout(&self) -> &SlabLayout {
+        &self.layout
+    }
+
+    /// The page supplier.
+    pub const fn pages(&self) -> &P {
+        &self.pages
+    }
+
+    /// Where outside headers come from.
+    pub const fn metadata(&self) -> &M {
+        &self.meta
+    }
+
+    /// Items that are out.
+    pub fn live(&self) -> u64 {
+        self.state.lock().live()
+    }
+
+    /// Keeps the last `items` free items for requests that
+    /// [may use the reserve](Request::may_use_reserve) (`uma_zone_reserve`).
+    ///
+    /// It takes no items by itself: use [`prealloc`](Self::prealloc) to have them at once, else the
+    /// next ordinary allocation fills the reserve first. A reclaim leaves it.
+    pub fn set_reserve(&self, items: u64) {
+        self.state.lock().reserve = items;
+    }
+
+    /// How many free items are kept in reserve.
+    pub fn reserve(&self) -> u64 {
+        self.state.lock().reserve
+    }
+
+    /// Adds slabs for `items` items, beside those there are (`uma_prealloc`).
+    ///
+    /// # Errors
+    ///
+    /// As [`import`](ItemSource::import). Slabs that were made before the error stay.
+    pub fn prealloc(&self, items: u64) -> Result<(), AllocError> {
+        for _ in 0..items.div_ceil(self.layout.items() as u64) {
+            drop(self.grow(Request::NOWAIT)?);
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` for every item that is out, in the order of addresses, for reports of leaks.
+    ///
+    /// The lock is not held during a call, so `visit` may use the keg. An item that is out all the
+    /// time is visited once; one that is taken or given back meanwhile may be visited or not. The time
+    /// it takes grows with the square of the number of slabs in use.
+    pub fn for_each_live(&self, mut visit: impl FnMut(Item)) {
+        let mut batch = [MaybeUninit::uninit(); 64];
+        let mut from = Some(0);
+        while let Some(address) = from {
+            let state = self.state.lock();
+            let (count, next) = state.live_from(&self.layout, address, &mut batch);
+            drop(state);
+            // SAFETY: so many have been written.
+            for &item in unsafe { batch[..count].assume_init_ref() } {
+                visit(item);
+            }
+            from = next;
+        }
+    }
+
+    /// Whether `item` is one of this keg's that is out just now. Never touches what `item` points to;
+    /// with headers inside it looks through all slabs.
+    pub fn contains(&self, item: Item) -> bool {
+        self.state.lock().is_live(&self.layout, item)
+    }
+
+    /// Ends the keg, and says whether items were still in use.
+    ///
+    /// # Errors
+    ///
+    /// [`Leak`] if there were; the slabs that they lie in stay allocated for ever.
+    pub fn destroy(self) -> Result<(), Leak> {
+        match self.live() {
+            0 => Ok(()),
+            items => Err(Leak { items, layout: self.layout.item() }),
+        }
+    }
+
+    /// Makes a slab and puts it into the lists. Returns with the lock held.
+    fn grow(&self, request: Request) -> Result<MutexGuard<'_, L, State<M>>, AllocError> {
+        // The layout was made for a page size that the caller stated.
+        if !self.layout.slab_size().is_multiple_of(self.pages.page_size()) {
+            return Err(AllocError::Unsupported);
+        }
+        let slab = self.make_slab(request)?;
+        let mut state = self.state.lock();
+        while self.layout.header_offset().is_none() && !state.map.has_room() {
+            let entries = state.map.len();
+            drop(state);
+            let Some(larger) = Map::with_room_for(&self.meta, entries) else {
+                // SAFETY: the slab was made just now and is in no list.
+                unsafe { self.free_slab(slab) };
+                return Err(AllocError::Metadata);
+            };
+            state = self.state.lock();
+            let retired = state.map.adopt(larger);
+            drop(state);
+            retired.free(&self.meta);
+            state = self.state.lock();
+        }
+        // SAFETY: we own the slab and give it up; the loop saw to the room in the map.
+        unsafe { state.insert(&self.layout, slab) };
+        Ok(state)
+    }
+
+    /// Gets the memory of a slab and builds its header.
+    fn make_slab(&self, request: Request) -> Result<SlabPtr, AllocError> {
+        let outside = match self.layout.header_offset() {
+            None => Some(self.meta.alloc_meta(self.layout.header()).ok_or(AllocError::Metadata)?),
+            Some(_) => None,
+        };
+        let run = match self.pages.alloc_pages(self.layout.slab(), request) {
+            Ok(run) => run,
+            Err(error) => {
+                if let Some(header) = outside {
+                    // SAFETY: it came from there just now, with this layout.
+                    unsafe { self.meta.free_meta(header, self.layout.header()) };
+                }
+                return Err(error.into());
+            }
+        };
+        let (base, flag) = (run.base(), run.flag());
+        // SAFETY: without an outside header the offset is that of the header at the end of the run,
+        // and the header is no longer than the rest of it.
+        let inside = || unsafe { base.add(self.layout.header_offset().unwrap_or(0)) };
+        let at = outside.unwrap_or_else(inside);
+        // SAFETY: the run is ours and has the layout of a slab; so is the header's memory, which is
+        // aligned because runs and header sizes are multiples of a word. The run's value is taken
+        // apart here and put together again in `free_slab`.
+        Ok(unsafe { SlabPtr::build(at, base, flag, &self.layout) })
+    }
+
+    /// Gives the memory of a slab back.
+    ///
+    /// # Safety
+    ///
+    /// The slab was made by `make_slab` of this keg, is in no list, and no item of it is in use.
+    unsafe fn free_slab(&self, slab: SlabPtr) {
+        // SAFETY: the caller owns the slab.
+        let header = unsafe { slab.header() };
+        let (base, flag) = (header.base(), header.flag());
+        // SAFETY: these are the parts of the run that `make_slab` took apart; nothing uses it.
+        let run = unsafe { PageRun::from_parts(base, self.layout.slab(), false, flag) };
+        // SAFETY: the caller gave the slab up, and this is the last use of its header.
+        unsafe { self.free_header(slab) };
+        // SAFETY: the run came from this supplier, whole.
+        unsafe { self.pages.free_pages(run) };
+    }
+
+    /// Gives the memory of an outside header back, and none of an inside one.
+    ///
+    /// # Safety
+    ///
+    /// The slab was made by `make_slab` of this keg, and its header is used no more.
+    unsafe fn free_header(&self, slab: SlabPtr) {
+        if self.layout.header_offset().is_none() {
+            // SAFETY: it came from there, with this layout, and is used no more.
+            unsafe { self.meta.free_meta(slab.memory(), self.layout.header()) };
+        }
+    }
+
+    /// Whether the rest of a batch is worth another slab: if it is a slab full or a quarter of the
+    /// batch, or there is nothing yet.
+    fn worth_a_slab(&self, wanted: usize, got: usize) -> bool {
+        let rest = wanted - got;
+        rest != 0 && (got == 0 || rest >= self.layout.items().min(wanted.div_ceil(4)))
+    }
+}
+
+// SAFETY: items are disjoint parts of runs that the supplier keeps valid, of the stride's size and
+// aligned, as `SlabLayout` computes them; a bit in the header, changed only under the lock, says which
+// are out. No memory of an item is touched. `release` panics, on misuse, only after it took the other
+// items back.
+unsafe impl<P: PageSupplier, L: RawMutex, M: Metadata> ItemSource for Keg<P, L, M> {
+    fn layout(&self) -> Layout {
+        self.layout.item()
+    }
+
+    fn import(
+        &self,
+        into: &mut [MaybeUninit<Item>],
+        request: Request,
+    ) -> Result<usize, AllocError> {
+        let wanted = into.len();
+        let all = request.may_use_reserve();
+        let mut state = self.state.lock();
+        let mut got = 0;
+        loop {
+            got += state.take(&self.layout, &mut into[got..], all);
+            if !self.worth_a_slab(wanted, got) {
+                return Ok(got);
+            }
+            drop(state);
+            // With something in hand there is nothing to wait for.
+            let request = if got == 0 { request } else { request.without_waiting() };
+            state = match self.grow(request) {
+                Ok(state) => state,
+                Err(_) if got != 0 => return Ok(got),
+                Err(error) => {
+                    // Somebody may have given items back meanwhile.
+                    let mut state = self.state.lock();
+                    got = state.take(&self.layout, into, all);
+                    return if got == 0 { Err(error) } else { Ok(got) };
+                }
+            };
+        }
+    }
+
+    unsafe fn release(&self, items: &[Item]) {
+        let mut state = self.state.lock();
+        // SAFETY: the caller owns the items and they came from this keg, so their slabs are there.
+        let misuse = unsafe { state.put(&self.layout, items) };
+        drop(state);
+        if let Some(misuse) = misuse {
+            misuse.report(self.layout.item().size());
+        }
+    }
+
+    fn reclaim(&self, _: Reclaim) {
+        let mut state = self.state.lock();
+        let chain = Chain(state.detach_free(&self.layout));
+        let table = state.map.retire_if_empty();
+        drop(state);
+        table.free(&self.meta);
+        for slab in chain {
+            // SAFETY: it was wholly free, and the chain took it out of the lists.
+            unsafe { self.free_slab(slab) };
+        }
+    }
+
+    fn visit_stats(&self, stats: &mut Stats) {
+        let state = self.state.lock();
+        stats.size = self.layout.item().size();
+        stats.align = self.layout.item().align();
+        stats.allocs = state.allocs;
+        stats.frees = state.frees;
+        stats.keg_free = state.free;
+        stats.slabs = state.slabs;
+        stats.bytes = state.slabs * self.layout.slab_size() as u64;
+    }
+}
+
+impl<P: PageSupplier, L: RawMutex, M: Metadata> Drop for Keg<P, L, M> {
+    fn drop(&mut self) {
+        self.set_reserve(0);
+        self.reclaim(Reclaim::DrainCpu);
+        let state = self.state.get_mut();
+        let chain = Chain(state.detach_live());
+        let table = core::mem::replace(&mut state.map, Map::new());
+        table.free(&self.meta);
+        for slab in chain {
+            // SAFETY: nobody looks at a header but the keg, and it ends here; the run stays.
+            unsafe { self.free_header(slab) };
+        }
+    }
+}
+
+impl<P: PageSupplier, L: RawMutex, M: Metadata> core::fmt::Debug for Keg<P, L, M> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let state = self.state.lock();
+        let (slabs, live, free) = (state.slabs, state.live(), state.free);
+        drop(state);
+        f.debug_struct("Keg")
+            .field("item", &self.layout.item())
+            .field("slabs", &slabs)
+            .field("live", &live)
+            .field("free", &free)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Items were in use when their keg was destroyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leak {
+    /// How many.
+    pub items: u64,
+    /// Their layout.
+    pub layout: Layout,
+}
+
+impl core::fmt::Display for Leak {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { items, layout } = self;
+        write!(f, "{items} items of {} bytes were in use when their keg ended", layout.size())
+    }
+}
+
+impl core::error::Error for Leak {}

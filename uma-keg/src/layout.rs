@@ -1,0 +1,469 @@
+//! How items lie in slabs, and why so.
+//!
+//! A slab is one run of pages cut into items of one *stride*, the item size rounded up to the
+//! alignment. There is no smaller unit and no link in free items: a bitmap in the slab's *header* says
+//! which are free. The header lies in one of two places:
+//!
+//! ```text
+//!   inside   |item|item|item| ... |item|pad| header |      the header ends where the slab ends
+//!            ^ base, aligned to the next power of two >= slab size
+//!
+//!   outside  |item|item|item| ... |item|item| pad |        header in memory from `Metadata`
+//!
+//!   alone    |item                    |pad| header |       one item: its address is the slab's base
+//! ```
+//!
+//! The last item needs its size and not its stride, so the header may lie in its padding.
+//!
+//! # From an item to its header
+//!
+//! The slab's base is the item's address with the low bits masked off, or the address itself where
+//! a slab holds one item. An inside header is found at a fixed distance from there; an outside header
+//! by a table that maps bases to headers (feature `hashbrown`).
+//!
+//! # Which layout is chosen
+//!
+//! *Waste* is `1 - items * size / (slab bytes + outside header bytes)`.
+//!
+//! 1. Among slabs of a power of two of pages up to 64 KiB with the header inside: the smallest that
+//!    wastes at most 1 %, else the smallest that wastes under 2 %.
+//! 2. The same with the header outside. It comes second because it costs a table look-up per free.
+//! 3. The same among slabs of any number of pages, inside, then outside. They come after powers of two
+//!    because they are aligned like the next one, which suppliers find harder to pack.
+//! 4. Else whichever of all these wastes least; and where fewer than four items fit in 64 KiB, also
+//!    compared with powers of two that hold up to eight items.
+//!
+//! Items over 64 KiB start from a slab of their own, rounded up to pages, and take step 4's larger
+//! slabs if that wastes 2 % or more and they waste less.
+//!
+//! Small slabs are preferred because a zone of few items should not hold more pages than it needs.
+
+use core::alloc::Layout;
+
+use uma_core::ConfigFault;
+
+use crate::divide::{DIVIDENDS, Reciprocal};
+use crate::slab::{BINS, HEADER_ALIGN, header_size};
+
+/// Largest item, in bytes.
+pub const MAX_ITEM_SIZE: usize = 1 << 20;
+/// Largest item alignment, in bytes.
+pub const MAX_ITEM_ALIGN: usize = 1 << 21;
+
+/// Up to this size slabs are chosen freely (if pages are not larger still).
+const SMALL_SLAB: usize = 64 << 10;
+const MAX_PAGE: usize = 2 << 20;
+/// A slab never holds more than this, so that offsets can be divided exactly.
+const MAX_SLAB: usize = 8 << 20;
+const _: () = assert!(MAX_SLAB < DIVIDENDS && MAX_ITEM_SIZE + MAX_PAGE < MAX_SLAB);
+
+const HAS_MAP: bool = cfg!(feature = "hashbrown");
+
+/// What a keg wants of its slabs beside the items' layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlabConfig {
+    page_size: usize,
+    no_touch: bool,
+    outside: bool,
+}
+
+impl SlabConfig {
+    /// Pages of 4096 bytes, items that may be touched, headers inside only.
+    pub const fn new() -> Self {
+        Self { page_size: 4096, no_touch: false, outside: false }
+    }
+
+    /// The supplier's page size, or a multiple of it. A power of two from 64 bytes to 2 MiB.
+    pub const fn page_size(self, bytes: usize) -> Self {
+        Self { page_size: bytes, ..self }
+    }
+
+    /// The keg may not touch the slab's memory (`UMA_ZONE_NOTOUCH`): the header lies outside.
+    pub const fn no_touch(self) -> Self {
+        Self { no_touch: true, ..self }
+    }
+
+    /// Headers may lie outside, in memory from [`Metadata`](uma_core::Metadata). Without the feature
+    /// `hashbrown` this has no effect.
+    pub const fn outside_headers(self) -> Self {
+        Self { outside: true, ..self }
+    }
+
+    /// Headers inside only.
+    pub(crate) const fn inside_headers(self) -> Self {
+        Self { outside: false, ..self }
+    }
+}
+
+impl Default for SlabConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where a slab's header lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderPlace {
+    /// At the end of the slab.
+    Inside,
+    /// In memory of its own, from [`Metadata`](uma_core::Metadata).
+    Outside,
+}
+
+impl HeaderPlace {
+    const fn is_inside(self) -> bool {
+        matches!(self, Self::Inside)
+    }
+}
+
+/// How the items of one keg lie in its slabs. The module's source has the pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlabLayout {
+    item: Layout,
+    slab: Layout,
+    stride: usize,
+    items: usize,
+    place: HeaderPlace,
+    header: Layout,
+    by_stride: Reciprocal,
+    bin_factor: u64,
+    base_mask: usize,
+}
+
+impl SlabLayout {
+    /// Chooses the slab for items of layout `item`.
+    ///
+    /// ```
+    /// use core::alloc::Layout;
+    /// use uma_keg::{SlabConfig, SlabLayout};
+    ///
+    /// const NODE: SlabLayout = match SlabLayout::new(Layout::new::<[u64; 8]>(), SlabConfig::new()) {
+    ///     Ok(layout) => layout,
+    ///     Err(_) => panic!("no such slab"),
+    /// };
+    /// assert_eq!((NODE.slab_size(), NODE.items()), (8192, 127));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`ConfigFault::ZeroSize`], [`ConfigFault::SizeTooLarge`], [`ConfigFault::AlignTooLarge`];
+    /// - [`ConfigFault::BadAlign`] for a page size that is not a power of two from 64 bytes to 2 MiB;
+    /// - [`ConfigFault::NeedsFeature`] for items that may not be touched, without `hashbrown`;
+    /// - [`ConfigFault::NoMemory`] for those if `config` does not allow headers outside either.
+    pub const fn new(item: Layout, config: SlabConfig) -> Result<Self, ConfigFault> {
+        if item.size() == 0 {
+            return Err(ConfigFault::ZeroSize);
+        }
+        if item.size() > MAX_ITEM_SIZE {
+            return Err(ConfigFault::SizeTooLarge(MAX_ITEM_SIZE));
+        }
+        if item.align() > MAX_ITEM_ALIGN {
+            return Err(ConfigFault::AlignTooLarge(MAX_ITEM_ALIGN));
+        }
+        let page = config.page_size;
+        if !page.is_power_of_two() || page < 64 || page > MAX_PAGE {
+            return Err(ConfigFault::BadAlign);
+        }
+        if config.no_touch && !HAS_MAP {
+            return Err(ConfigFault::NeedsFeature("hashbrown"));
+        }
+        if config.no_touch && !config.outside {
+            return Err(ConfigFault::NoMemory);
+        }
+        // Neither overflows: the size is at most 1 MiB and the alignment at most 2 MiB.
+        let stride = item.size().next_multiple_of(item.align());
+        let search = Search {
+            size: item.size(),
+            stride,
+            page,
+            inside: !config.no_touch,
+            outside: config.outside && HAS_MAP,
+        };
+        Ok(Self::from_choice(item, stride, page, search.best()))
+    }
+
+    const fn from_choice(item: Layout, stride: usize, page: usize, choice: Choice) -> Self {
+        let Choice { slab: size, items, place, header, .. } = choice;
+        let alone = items == 1;
+        let mut align = if alone { page } else { size.next_power_of_two() };
+        if align < item.align() {
+            align = item.align();
+        }
+        let (Ok(slab), Ok(header)) =
+            (Layout::from_size_align(size, align), Layout::from_size_align(header, HEADER_ALIGN))
+        else {
+            panic!("a slab is at most 8 MiB");
+        };
+        Self {
+            item,
+            slab,
+            stride,
+            items,
+            place,
+            header,
+            by_stride: Reciprocal::new(stride),
+            bin_factor: ((BINS as u64) << 32) / items as u64,
+            base_mask: if alone { usize::MAX } else { !(align - 1) },
+        }
+    }
+
+    /// The items' layout.
+    pub const fn item(&self) -> Layout {
+        self.item
+    }
+
+    /// Distance from one item to the next, in bytes.
+    pub const fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Size and alignment of the page run that is one slab.
+    pub const fn slab(&self) -> Layout {
+        self.slab
+    }
+
+    /// Bytes of pages in a slab.
+    pub const fn slab_size(&self) -> usize {
+        self.slab.size()
+    }
+
+    /// Alignment of a slab.
+    pub const fn slab_align(&self) -> usize {
+        self.slab.align()
+    }
+
+    /// Items in a slab.
+    pub const fn items(&self) -> usize {
+        self.items
+    }
+
+    /// Where the header lies.
+    pub const fn header_place(&self) -> HeaderPlace {
+        self.place
+    }
+
+    /// Size and alignment of a slab's header.
+    pub const fn header(&self) -> Layout {
+        self.header
+    }
+
+    /// Distance from the slab's base to an inside header, in bytes.
+    pub const fn header_offset(&self) -> Option<usize> {
+        match self.place {
+            HeaderPlace::Inside => Some(self.slab.size() - self.header.size()),
+            HeaderPlace::Outside => None,
+        }
+    }
+
+    /// Part of the memory that no item uses, in thousandths, rounded up. An outside header counts as
+    /// memory.
+    pub const fn waste_permille(&self) -> u32 {
+        let total = (self.slab.size() + self.outside_bytes()) as u64;
+        let used = (self.items * self.item.size()) as u64;
+        // At most 1000.
+        ((total - used) * 1000).div_ceil(total) as u32
+    }
+
+    /// Bytes of header that a slab takes from `Metadata`.
+    pub const fn outside_bytes(&self) -> usize {
+        if self.place.is_inside() { 0 } else { self.header.size() }
+    }
+
+    /// The address at which the slab of the item at `addr` begins, if `addr` is that of an item.
+    #[inline]
+    pub(crate) const fn base_of(&self, addr: usize) -> usize {
+        addr & self.base_mask
+    }
+
+    /// The index of the item at `offset` from the base, if one begins there.
+    #[inline]
+    pub(crate) const fn index_of(&self, offset: usize) -> Option<usize> {
+        if offset >= self.slab.size() {
+            return None;
+        }
+        let index = self.by_stride.divide(offset);
+        if index < self.items && index * self.stride == offset { Some(index) } else { None }
+    }
+
+    /// The bin for a slab that is neither free nor full: `used * BINS / items`, without dividing.
+    #[inline]
+    pub(crate) const fn bin(&self, used: usize) -> usize {
+        ((used as u64 * self.bin_factor) >> 32) as usize
+    }
+}
+
+/// One way to lay out a slab.
+#[derive(Clone, Copy)]
+struct Choice {
+    slab: usize,
+    items: usize,
+    place: HeaderPlace,
+    header: usize,
+    /// Bytes of items, and of all that is taken for them.
+    used: u64,
+    total: u64,
+}
+
+impl Choice {
+    /// Whether it wastes at most 1 %.
+    const fn is_good(&self) -> bool {
+        self.used * 100 >= self.total * 99
+    }
+
+    /// Whether it wastes less than 2 %.
+    const fn is_fair(&self) -> bool {
+        self.used * 50 > self.total * 49
+    }
+
+    const fn wastes_less_than(&self, other: &Self) -> bool {
+        self.used * other.total > other.used * self.total
+    }
+}
+
+/// Keeps the better of two, the earlier if they are equal.
+const fn better(old: Option<Choice>, new: Option<Choice>) -> Option<Choice> {
+    match (old, new) {
+        (Some(a), Some(b)) if b.wastes_less_than(&a) => Some(b),
+        (Some(a), _) => Some(a),
+        (None, b) => b,
+    }
+}
+
+struct Search {
+    size: usize,
+    stride: usize,
+    page: usize,
+    inside: bool,
+    outside: bool,
+}
+
+impl Search {
+    const fn best(&self) -> Choice {
+        let small = if self.size > self.most() { self.alone() } else { self.small() };
+        let Some(small) = small else {
+            // `new` sees to it that one of the two header places is allowed.
+            panic!("some slab holds one item");
+        };
+        if small.is_fair() || self.stride <= SMALL_SLAB / 4 {
+            return small;
+        }
+        self.larger(small)
+    }
+
+    /// The largest slab of steps 1 to 3.
+    const fn most(&self) -> usize {
+        if self.page > SMALL_SLAB { self.page } else { SMALL_SLAB }
+    }
+
+    /// Steps 1 to 3, and the least waste of all.
+    const fn small(&self) -> Option<Choice> {
+        // An item of nearly 64 KiB with a header inside needs a little more.
+        let mut least = self.alone();
+        let mut pass = 0;
+        while pass < 4 {
+            let place = if pass % 2 == 0 { HeaderPlace::Inside } else { HeaderPlace::Outside };
+            let powers = pass < 2;
+            let mut fair = None;
+            let mut slab = self.page;
+            while slab <= self.most() && self.allows(place) {
+                let choice = self.fill(slab, place);
+                if let Some(choice) = choice {
+                    if choice.is_good() {
+                        return Some(choice);
+                    }
+                    if fair.is_none() && choice.is_fair() {
+                        fair = Some(choice);
+                    }
+                }
+                least = better(choice, least);
+                slab = if powers { slab * 2 } else { slab + self.page };
+            }
+            if fair.is_some() {
+                return fair;
+            }
+            pass += 1;
+        }
+        least
+    }
+
+    /// A slab of one item.
+    const fn alone(&self) -> Option<Choice> {
+        let mut inside = None;
+        if self.inside {
+            let slab = (self.size + header_size(1)).next_multiple_of(self.page);
+            inside = self.put(slab, 1, HeaderPlace::Inside);
+        }
+        match inside {
+            Some(choice) if choice.is_fair() => return inside,
+            _ => {}
+        }
+        let mut outside = None;
+        if self.outside {
+            let slab = self.size.next_multiple_of(self.page);
+            outside = self.put(slab, 1, HeaderPlace::Outside);
+        }
+        better(inside, outside)
+    }
+
+    /// Powers of two above 64 KiB, up to eight items, where they waste less.
+    const fn larger(&self, small: Choice) -> Choice {
+        let mut best = small;
+        let mut slab = SMALL_SLAB * 2;
+        while slab <= MAX_SLAB && slab <= self.stride * 8 {
+            let mut place = HeaderPlace::Inside;
+            loop {
+                if slab.is_multiple_of(self.page)
+                    && self.allows(place)
+                    && let Some(choice) = self.fill(slab, place)
+                    && choice.wastes_less_than(&best)
+                {
+                    if choice.is_fair() {
+                        return choice;
+                    }
+                    best = choice;
+                }
+                if !place.is_inside() {
+                    break;
+                }
+                place = HeaderPlace::Outside;
+            }
+            slab *= 2;
+        }
+        best
+    }
+
+    const fn allows(&self, place: HeaderPlace) -> bool {
+        if place.is_inside() { self.inside } else { self.outside }
+    }
+
+    /// As many items as a slab of this size holds, or `None` if not one.
+    const fn fill(&self, slab: usize, place: HeaderPlace) -> Option<Choice> {
+        if place.is_inside() {
+            let Some(room) = slab.checked_sub(header_size(0) + self.size) else {
+                return None;
+            };
+            // Of n items all but the last take a stride, and each at least one bit of header: this
+            // is never too few, and too many only by what the header is rounded up.
+            let mut items = (room + self.stride) * 8 / (self.stride * 8 + 1);
+            while items != 0 && (items - 1) * self.stride + self.size + header_size(items) > slab {
+                items -= 1;
+            }
+            self.put(slab, items, place)
+        } else {
+            let Some(room) = slab.checked_sub(self.size) else {
+                return None;
+            };
+            self.put(slab, room / self.stride + 1, place)
+        }
+    }
+
+    const fn put(&self, slab: usize, items: usize, place: HeaderPlace) -> Option<Choice> {
+        if items == 0 {
+            return None;
+        }
+        let header = header_size(items);
+        let outside = if place.is_inside() { 0 } else { header };
+        let (used, total) = ((items * self.size) as u64, (slab + outside) as u64);
+        Some(Choice { slab, items, place, header, used, total })
+    }
+}

@@ -1,0 +1,180 @@
+//! Bookkeeping memory from kegs.
+//!
+//! ```text
+//!   buckets, slot arrays, outside headers, tables
+//!        |  <= 4096 bytes: class 16, 32, 64, ... 4096      | more
+//!        v                                                 v
+//!   Keg<P, L, NoMetadata> (headers inside)            runs of whole pages
+//!        `------------------------> P <--------------------'
+//! ```
+//!
+//! The kegs have headers inside and nothing in front of them, so whatever needs memory here leads
+//! straight to the page supplier and never back.
+//!
+//! A large run ends with the byte that the supplier wants back:
+//!
+//! ```text
+//!   | memory handed out                      | pad | flag |
+//!   ^ base                                          ^ last byte of the run
+//! ```
+//!
+//! Lock order: each keg's lock is a leaf. Nothing is held while pages are got or given back.
+
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use uma_core::{ItemSource, Metadata, PageRun, PageSupplier, RawMutex, Reclaim, Request, Stats};
+
+use crate::Keg;
+use crate::layout::{SlabConfig, SlabLayout};
+use crate::no_metadata::NoMetadata;
+use crate::sync::{AtomicU64, Ordering};
+
+const SMALLEST: usize = 16;
+const LARGEST: usize = 4096;
+const CLASSES: usize = (LARGEST.ilog2() - SMALLEST.ilog2()) as usize + 1;
+
+/// [`Metadata`] by kegs without caches, one per power of two from 16 to 4096 bytes; larger pieces are
+/// runs of whole pages.
+///
+/// It is where buckets, slot arrays and outside headers come from (UMA's bucket zones and slab
+/// zones). Dropped while memory is out, it leaves that memory alone.
+pub struct MetaKegs<P: PageSupplier + Copy, L: RawMutex> {
+    classes: [Keg<P, L>; CLASSES],
+    pages: P,
+    page_size: usize,
+    large: AtomicU64,
+}
+
+impl<P: PageSupplier + Copy, L: RawMutex> MetaKegs<P, L> {
+    /// Over pages of 4096 bytes. `P` is mostly a reference to a supplier.
+    pub const fn new(pages: P) -> Self {
+        Self::with_page_size(pages, 4096)
+    }
+
+    /// Over pages of `page_size` bytes: the supplier's own size or a multiple of it.
+    ///
+    /// # Panics
+    ///
+    /// If that is not a power of two from 64 bytes to 2 MiB.
+    pub const fn with_page_size(pages: P, page_size: usize) -> Self {
+        Self {
+            classes: [
+                Self::class(pages, page_size, 0),
+                Self::class(pages, page_size, 1),
+                Self::class(pages, page_size, 2),
+                Self::class(pages, page_size, 3),
+                Self::class(pages, page_size, 4),
+                Self::class(pages, page_size, 5),
+                Self::class(pages, page_size, 6),
+                Self::class(pages, page_size, 7),
+                Self::class(pages, page_size, 8),
+            ],
+            pages,
+            page_size,
+            large: AtomicU64::new(0),
+        }
+    }
+
+    const fn class(pages: P, page_size: usize, class: usize) -> Keg<P, L> {
+        let size = SMALLEST << class;
+        let Ok(item) = Layout::from_size_align(size, size) else {
+            panic!("a power of two is a good alignment");
+        };
+        match SlabLayout::new(item, SlabConfig::new().page_size(page_size)) {
+            Ok(layout) => Keg::with_layout(pages, NoMetadata, layout),
+            Err(_) => panic!("the page size must be a power of two from 64 bytes to 2 MiB"),
+        }
+    }
+
+    /// The keg for a layout, or `None` if that takes pages of its own.
+    fn keg(&self, layout: Layout) -> Option<&Keg<P, L>> {
+        let size = layout.size().max(layout.align()).max(SMALLEST);
+        if size > LARGEST {
+            return None;
+        }
+        // The bit length of `size - 1` is the power of two to round up to.
+        let power = usize::BITS - (size - 1).leading_zeros();
+        Some(&self.classes[(power - SMALLEST.ilog2()) as usize])
+    }
+
+    /// The run for a layout of its own, with room for the flag byte.
+    fn run(&self, layout: Layout) -> Option<Layout> {
+        let size = layout.size().checked_add(1)?.checked_next_multiple_of(self.page_size)?;
+        Layout::from_size_align(size, layout.align().max(self.page_size)).ok()
+    }
+
+    /// Gives slabs back that are wholly free.
+    pub fn reclaim(&self) {
+        for keg in &self.classes {
+            keg.reclaim(Reclaim::Drain);
+        }
+    }
+
+    /// Bytes of pages held.
+    pub fn bytes(&self) -> u64 {
+        let mut bytes = self.large.load(Ordering::Relaxed);
+        for keg in &self.classes {
+            let mut stats = Stats::default();
+            keg.visit_stats(&mut stats);
+            bytes += stats.bytes;
+        }
+        bytes
+    }
+
+    fn alloc_large(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let layout = self.run(layout)?;
+        let run = self.pages.alloc_pages(layout, Request::NOWAIT).ok()?;
+        self.large.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: the run is ours, and this is its last byte, which is not handed out.
+        unsafe { run.base().add(layout.size() - 1).write(run.flag()) };
+        Some(run.base())
+    }
+
+    /// Gives a large piece back.
+    ///
+    /// # Safety
+    ///
+    /// It came from `alloc_large` with this layout, and is used no more.
+    unsafe fn free_large(&self, at: NonNull<u8>, layout: Layout) {
+        let Some(layout) = self.run(layout) else {
+            debug_assert!(false, "no such run can have been handed out");
+            return;
+        };
+        // SAFETY: the caller's memory is the start of a run of that layout, which ends with the flag.
+        let run = unsafe {
+            let flag = at.add(layout.size() - 1).read();
+            PageRun::from_parts(at, layout, false, flag)
+        };
+        // SAFETY: the run came from there, whole, and is used no more.
+        unsafe { self.pages.free_pages(run) };
+        self.large.fetch_sub(layout.size() as u64, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: memory comes from kegs of items at least as large and as aligned as asked for, or from
+// runs of its own. Neither leads to a zone with caches: the kegs take nothing but pages. Giving back
+// what did not come from here is the caller's breach; it alone makes a keg panic.
+unsafe impl<P: PageSupplier + Copy, L: RawMutex> Metadata for MetaKegs<P, L> {
+    fn alloc_meta(&self, layout: Layout) -> Option<NonNull<u8>> {
+        match self.keg(layout) {
+            Some(keg) => keg.alloc(Request::NOWAIT).ok().map(uma_core::Item::as_non_null),
+            None => self.alloc_large(layout),
+        }
+    }
+
+    unsafe fn free_meta(&self, at: NonNull<u8>, layout: Layout) {
+        match self.keg(layout) {
+            // SAFETY: the same layout leads to the same keg, of which the caller owns this item.
+            Some(keg) => unsafe { keg.free(at.into()) },
+            // SAFETY: the caller's duty is passed on unchanged.
+            None => unsafe { self.free_large(at, layout) },
+        }
+    }
+}
+
+impl<P: PageSupplier + Copy, L: RawMutex> core::fmt::Debug for MetaKegs<P, L> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("MetaKegs").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,74 @@
+//! A raw zone as a source of items, so that zones and limits can stand on zones.
+
+use core::alloc::Layout;
+use core::mem::MaybeUninit;
+
+use uma_core::{AllocError, Hooks, Item, ItemSource, Reclaim, Request, Stats};
+
+use crate::{Platform, RawZone};
+
+// SAFETY: forwards to the stack, which keeps the contract. A zone that was never used has handed out
+// nothing, so nothing can come back to it.
+unsafe impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> ItemSource for RawZone<P, H> {
+    fn layout(&self) -> Layout {
+        // A zone whose layout is wrong hands out nothing, so it does not matter what this says then.
+        self.item().unwrap_or(Layout::new::<u8>())
+    }
+
+    fn import(
+        &self,
+        into: &mut [MaybeUninit<Item>],
+        request: Request,
+    ) -> Result<usize, AllocError> {
+        self.stack()?.import(into, request)
+    }
+
+    unsafe fn release(&self, items: &[Item]) {
+        if let Some(zone) = self.stack_if_made() {
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { zone.release(items) };
+        }
+    }
+
+    #[inline]
+    fn alloc(&self, request: Request) -> Result<Item, AllocError> {
+        self.stack()?.alloc(request)
+    }
+
+    fn alloc_or_flush(
+        &self,
+        request: Request,
+        flush: &mut dyn FnMut(),
+    ) -> Result<Item, AllocError> {
+        self.stack()?.alloc_or_flush(request, flush)
+    }
+
+    #[inline]
+    unsafe fn free(&self, item: Item) {
+        if let Some(zone) = self.stack_if_made() {
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { zone.free(item) };
+        }
+    }
+
+    unsafe fn discard(&self, item: Item) {
+        if let Some(zone) = self.stack_if_made() {
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { zone.discard(item) };
+        }
+    }
+
+    fn wanted(&self) -> bool {
+        self.stack_if_made().is_some_and(ItemSource::wanted)
+    }
+
+    fn reclaim(&self, mode: Reclaim) {
+        Self::reclaim(self, mode);
+    }
+
+    fn visit_stats(&self, stats: &mut Stats) {
+        if let Some(zone) = self.stack_if_made() {
+            zone.visit_stats(stats);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Platforms to test zones on: any supplier of pages, any way to the slots, and books that tell
+//! whether everything came back.
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::RawMutex;
+use uma::cache::{CurrentCpu, PerCpu, Pin};
+use uma::core::PageSupplier;
+use uma::{Park, Platform, Registry};
+use uma_testkit::HeapMeta;
+
+/// CPUs of the test machines.
+pub(crate) const CPUS: usize = 3;
+
+thread_local! {
+    static CPU: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Says which CPU this thread runs on from now on.
+pub(crate) fn run_on(cpu: usize) {
+    CPU.set(cpu);
+}
+
+/// The CPU that the test chose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chosen;
+
+impl CurrentCpu for Chosen {
+    fn cpus(&self) -> usize {
+        CPUS
+    }
+
+    fn current(&self) -> usize {
+        CPU.get()
+    }
+
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
+}
+
+/// A kernel's "no preemption" in a process: a lock for each CPU number, held meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Preemption {
+    cpus: [Mutex<()>; CPUS],
+}
+
+impl Preemption {
+    fn enter(&self, cpu: usize) -> MutexGuard<'_, ()> {
+        self.cpus[cpu].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// SAFETY: closures for the same CPU number exclude one another by its lock, and whoever gets that lock
+// after a closure sees what it wrote.
+unsafe impl Pin for &Preemption {
+    fn cpus(&self) -> usize {
+        CPUS
+    }
+
+    fn pinned<R>(&self, critical: impl FnOnce(usize) -> R) -> R {
+        let cpu = CPU.get();
+        let _held = self.enter(cpu);
+        critical(cpu)
+    }
+
+    fn quiesce(&self, cpu: usize) {
+        drop(self.enter(cpu));
+    }
+}
+
+/// What zones under test stand on.
+pub(crate) struct Machine<P, C> {
+    pub pages: P,
+    pub cpus: C,
+    pub metadata: HeapMeta,
+    pub reports: Mutex<Vec<String>>,
+    registry: Registry<RawMutex>,
+}
+
+impl<P, C> Machine<P, C> {
+    pub(crate) fn new(pages: P, cpus: C) -> Self {
+        let registry = Registry::new();
+        Self { pages, cpus, metadata: HeapMeta::new(), reports: Mutex::default(), registry }
+    }
+
+    pub(crate) fn zones(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.registry.visit(&mut |zone| names.push(zone.name().to_string()));
+        names
+    }
+}
+
+/// A machine, as a platform.
+pub(crate) struct On<'a, P, C>(pub &'a Machine<P, C>);
+
+impl<P, C> Clone for On<'_, P, C> {
+    fn clone(&self) -> Self {
+        Self(self.0)
+    }
+}
+
+// SAFETY: every method leads to the same machine.
+unsafe impl<'a, P, C> Platform for On<'a, P, C>
+where
+    P: PageSupplier + Send + Sync,
+    C: PerCpu + Clone + Send + Sync,
+{
+    type Pages = &'a P;
+    type Cpus = C;
+    type Lock = RawMutex;
+    type Sleep = Park;
+    type Metadata = &'a HeapMeta;
+
+    fn pages(&self) -> &'a P {
+        &self.0.pages
+    }
+
+    fn cpus(&self) -> C {
+        self.0.cpus.clone()
+    }
+
+    fn sleep(&self) -> Park {
+        Park
+    }
+
+    fn metadata(&self) -> &'a HeapMeta {
+        &self.0.metadata
+    }
+
+    fn registry(&self) -> &Registry<RawMutex> {
+        &self.0.registry
+    }
+
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
+
+    fn report(&self, message: fmt::Arguments<'_>) {
+        self.0.reports.lock().unwrap().push(message.to_string());
+    }
+}
