@@ -276,6 +276,40 @@ impl Owned {
         Traffic { allocs, frees }
     }
 
+    /// Takes up to `into.len()` items, each counted as one allocation, and returns how many.
+    pub(crate) fn pop_many(&mut self, into: &mut [MaybeUninit<Item>]) -> usize {
+        let count = usize::from(self.count());
+        let taken = count.min(into.len());
+        if taken == 0 {
+            return 0;
+        }
+        for (room, index) in into.iter_mut().zip((count - taken..count).rev()) {
+            // SAFETY: the first `count` items are initialised, and we own the bucket.
+            room.write(unsafe { Bucket::item(self.0, index).read() });
+        }
+        self.set_header(self.header() + taken as u64 * (ONE_ALLOC - 1));
+        taken
+    }
+
+    /// Puts up to `items.len()` items in, each counted as one free, and returns how many.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the items, and gives up the first so many.
+    pub(crate) unsafe fn push_many(&mut self, items: &[Item]) -> usize {
+        let count = usize::from(self.count());
+        let put = items.len().min(usize::from(self.capacity()) - count);
+        if put == 0 {
+            return 0;
+        }
+        for (&item, index) in items[..put].iter().zip(count..) {
+            // SAFETY: the index is below the capacity, and we own the bucket.
+            unsafe { Bucket::item(self.0, index).write(item) };
+        }
+        self.set_header(self.header() + put as u64);
+        put
+    }
+
     /// The room for a batch of items. Call [`filled`](Self::filled) afterwards.
     pub(crate) fn room(&mut self) -> &mut [MaybeUninit<Item>] {
         debug_assert!(self.count() == 0, "a bucket is filled when it is empty");
@@ -387,6 +421,12 @@ pub const fn capacity_for(size: usize) -> u16 {
         at += 1;
     }
     if size <= 64 << 10 { 1 } else { 0 }
+}
+
+/// The bucket size after this one, for buckets that grow.
+pub(crate) fn next_capacity(capacity: u16) -> u16 {
+    let larger = SIZES.iter().rev().map(|&(size, _)| size).find(|&size| size > capacity);
+    larger.unwrap_or(MAX_CAPACITY)
 }
 
 #[cfg(test)]

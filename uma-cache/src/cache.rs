@@ -9,24 +9,53 @@ use uma_core::{AllocError, Item, ItemSource, Metadata, Reclaim, Request, Stats};
 
 use crate::bucket::{MAX_CAPACITY, Owned, capacity_for};
 use crate::depot::Depot;
-use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicPtr, AtomicU16, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::{PerCpu, Slot, Slots, Which};
 
 /// How much a cache may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Items in one bucket, at most [`MAX_CAPACITY`]. With 0 nothing is cached.
+    /// Items in one bucket to begin with, at most [`MAX_CAPACITY`]. With 0 nothing is cached.
     pub bucket: u16,
-    /// Full buckets, and as many empty ones, that the depot keeps for each CPU.
-    pub depot: u16,
+    /// Items in one bucket at most. Buckets grow while CPUs meet at the depot, and shrink again when
+    /// memory is asked back.
+    pub max_bucket: u16,
+    /// Items that the depot keeps for each CPU; and it keeps empty buckets for as many.
+    pub depot: usize,
 }
 
 impl CacheConfig {
-    /// What suits items of `size` bytes: buckets as FreeBSD starts them, and 32 of them in the depot
-    /// for each CPU.
+    /// Bytes in the items of one grown bucket, and in those that the depot keeps for each CPU.
+    const BUCKET_BYTES: usize = 64 << 10;
+    const DEPOT_BYTES: usize = 1 << 20;
+
+    /// What suits items of `size` bytes. Buckets begin as FreeBSD's do and grow to 64 KiB of items; the
+    /// depot keeps up to 32 buckets for each CPU, but no more than 1 MiB of items.
     pub const fn for_size(size: usize) -> Self {
-        Self { bucket: capacity_for(size), depot: 32 }
+        Self::with_bucket(size, capacity_for(size))
     }
+
+    /// The same, with buckets that begin at a size of your own.
+    pub const fn with_bucket(size: usize, bucket: u16) -> Self {
+        let bucket = if bucket > MAX_CAPACITY { MAX_CAPACITY } else { bucket };
+        let grown =
+            at_most(Self::BUCKET_BYTES / if size == 0 { 1 } else { size }, MAX_CAPACITY as usize);
+        // At most `MAX_CAPACITY`, so it fits.
+        let max_bucket = if grown > bucket as usize { grown as u16 } else { bucket };
+        let buckets = 32 * bucket as usize;
+        let bytes = at_most(Self::DEPOT_BYTES / if size == 0 { 1 } else { size }, buckets);
+        let two = 2 * max_bucket as usize;
+        Self { bucket, max_bucket, depot: if bytes > two { bytes } else { two } }
+    }
+
+    /// Nothing is cached.
+    pub const fn none() -> Self {
+        Self { bucket: 0, max_bucket: 0, depot: 0 }
+    }
+}
+
+const fn at_most(value: usize, bound: usize) -> usize {
+    if value < bound { value } else { bound }
 }
 
 /// Per-CPU buckets in front of `S`, with the slots reached by `C`, the depot locked by `L`, and the
@@ -46,6 +75,8 @@ pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     pub(crate) source: S,
     pub(crate) metadata: M,
     pub(crate) config: CacheConfig,
+    /// Items that new buckets have room for.
+    pub(crate) capacity: AtomicU16,
     pub(crate) depot: Mutex<L, Depot>,
     /// Traffic harvested from buckets, and of items that went past them.
     pub(crate) allocs: AtomicU64,
@@ -55,14 +86,16 @@ pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
 impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M> {
     /// A cache in front of `source`. Bucket sizes above [`MAX_CAPACITY`] are lowered to it.
     pub const fn new(source: S, percpu: C, metadata: M, config: CacheConfig) -> Self {
-        let bucket = if config.bucket > MAX_CAPACITY { MAX_CAPACITY } else { config.bucket };
+        let bucket = at_most(config.bucket as usize, MAX_CAPACITY as usize) as u16;
+        let max_bucket = at_most(config.max_bucket as usize, MAX_CAPACITY as usize) as u16;
         Self {
             slot_count: AtomicUsize::new(0),
             slots: AtomicPtr::new(ptr::null_mut()),
             percpu,
             source,
             metadata,
-            config: CacheConfig { bucket, ..config },
+            config: CacheConfig { bucket, max_bucket, ..config },
+            capacity: AtomicU16::new(bucket),
             depot: Mutex::const_new(L::INIT, Depot::new()),
             allocs: AtomicU64::new(0),
             frees: AtomicU64::new(0),
@@ -153,23 +186,12 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
         into: &mut [MaybeUninit<Item>],
         request: Request,
     ) -> Result<usize, AllocError> {
-        let mut count = 0;
-        for room in &mut *into {
-            match self.alloc(request.without_waiting()) {
-                Ok(item) => room.write(item),
-                Err(error) if count == 0 => return Err(error),
-                Err(_) => break,
-            };
-            count += 1;
-        }
-        Ok(count)
+        self.import_many(into, request)
     }
 
     unsafe fn release(&self, items: &[Item]) {
-        for &item in items {
-            // SAFETY: the caller gives up every one of them.
-            unsafe { self.free(item) };
-        }
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.release_many(items) };
     }
 
     #[inline]

@@ -8,11 +8,16 @@ pub(crate) struct Depot {
     empty: List,
     /// The fewest full buckets since the last trim: so many of them nobody needed.
     low: usize,
+    /// How often the lock was found taken since the buckets last grew.
+    contended: u8,
 }
+
+/// Buckets grow when the lock was found taken so many times.
+const GROW_AFTER: u8 = 4;
 
 impl Depot {
     pub(crate) const fn new() -> Self {
-        Self { full: List::new(), empty: List::new(), low: 0 }
+        Self { full: List::new(), empty: List::new(), low: 0, contended: 0 }
     }
 
     /// Takes a bucket with at least one item.
@@ -36,14 +41,30 @@ impl Depot {
         }
     }
 
-    /// Keeps a harvested bucket, unless there are `most` of its kind already.
+    /// Keeps a harvested bucket, unless the buckets of its kind would then hold, or have room for,
+    /// more than `most` items.
     pub(crate) fn put_bounded(&mut self, bucket: Owned, most: usize) -> Result<(), Owned> {
-        let kept = if bucket.count() == 0 { self.empty.len() } else { self.full.len() };
-        if kept >= most {
+        let items = if bucket.count() == 0 {
+            (self.empty.len() + 1) * usize::from(bucket.capacity())
+        } else {
+            self.full.items() + usize::from(bucket.count())
+        };
+        if items > most {
             return Err(bucket);
         }
         self.put(bucket);
         Ok(())
+    }
+
+    /// Notes that the lock was found taken. Returns whether it is time for larger buckets: they come
+    /// here less often.
+    pub(crate) fn contended(&mut self) -> bool {
+        self.contended += 1;
+        let grow = self.contended == GROW_AFTER;
+        if grow {
+            self.contended = 0;
+        }
+        grow
     }
 
     /// How many full buckets there are.

@@ -9,6 +9,7 @@ use lock_api::RawMutex;
 use uma_core::{ItemSource, Metadata, Reclaim, Stats};
 
 use crate::bucket::{Bucket, Owned};
+use crate::sync::Ordering;
 use crate::{BucketCache, PerCpu, Slot, Which};
 
 /// CPUs whose buckets are taken with one fence: their pointers wait in an array on the stack.
@@ -44,6 +45,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             }
         };
         self.empty_depot(keep);
+        // Buckets that grew in a rush start small again.
+        self.capacity.store(self.config.bucket, Ordering::Relaxed);
         loop {
             let bucket = self.depot.lock().take_empty();
             let Some(bucket) = bucket else { break };
@@ -121,10 +124,10 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             }
         });
         self.settle();
-        stats.allocs = self.allocs.load(crate::sync::Ordering::Relaxed);
-        stats.frees = self.frees.load(crate::sync::Ordering::Relaxed);
+        stats.allocs = self.allocs.load(Ordering::Relaxed);
+        stats.frees = self.frees.load(Ordering::Relaxed);
         stats.cached = cached + self.depot.lock().items() as u64;
-        stats.bucket_size = u32::from(self.config.bucket);
+        stats.bucket_size = u32::from(self.capacity.load(Ordering::Relaxed));
         stats.slots = self.slots().count() as u32;
     }
 }

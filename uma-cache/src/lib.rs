@@ -45,6 +45,7 @@
 extern crate std;
 
 pub mod bucket;
+mod bulk;
 mod cache;
 mod depot;
 mod drain;

@@ -11,23 +11,24 @@
 //!
 //! A bucket in a thread's hand is held by [`Hand`], which puts it into the depot if a hook unwinds.
 
-use lock_api::RawMutex;
+use lock_api::{MutexGuard, RawMutex};
 use uma_core::{AllocError, Item, ItemSource, Metadata, Request};
 
-use crate::bucket::{Owned, Traffic};
+use crate::bucket::{Owned, Traffic, next_capacity};
+use crate::depot::Depot;
 use crate::sync::{Ordering, fence};
 use crate::{BucketCache, PerCpu, Which};
 
 /// A bucket in hand. Dropping it leaves it to the depot.
-struct Hand<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
+pub(crate) struct Hand<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     cache: &'a BucketCache<S, C, L, M>,
-    bucket: Owned,
+    pub(crate) bucket: Owned,
 }
 
 impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Hand<'_, S, C, L, M> {
     /// Puts the bucket into the slot of the CPU we are on, and has in hand what was there. If the
     /// slot declines, the same bucket stays in hand.
-    fn install(mut self, which: Which) -> Self {
+    pub(crate) fn install(mut self, which: Which) -> Self {
         let bucket = core::mem::replace(&mut self.bucket, Owned::none());
         self.bucket = match self.cache.percpu.swap(self.cache.slots(), which, bucket) {
             Ok(bucket) | Err(bucket) => bucket,
@@ -85,7 +86,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     }
 
     /// Whether items may be put into buckets just now.
-    fn may_cache(&self) -> bool {
+    pub(crate) fn may_cache(&self) -> bool {
         if self.config.bucket == 0 || self.source.wanted() {
             return false;
         }
@@ -96,16 +97,14 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     /// Gets the CPU a bucket with items, and one item for the caller. `None` if buckets cannot be
     /// had.
     fn refill(&self, request: Request) -> Result<Option<Item>, AllocError> {
-        let Some(mut spare) = self.take_free() else { return Ok(None) };
+        let Some(mut spare) = self.take(Which::Free) else { return Ok(None) };
         if let Some(item) = spare.bucket.pop() {
             // The old `alloc` bucket, empty, becomes the CPU's `free` bucket.
             drop(spare.install(Which::Alloc).install(Which::Free));
             self.settle();
             return Ok(Some(item));
         }
-        let full = self.depot.lock().take_full();
-        if let Some(bucket) = full {
-            let mut full = Hand { cache: self, bucket };
+        if let Some(mut full) = self.take_full() {
             let item = full.bucket.pop();
             drop(full.install(Which::Alloc));
             drop(spare.install(Which::Free));
@@ -133,17 +132,16 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     ///
     /// The caller owns the item, and gives it up if this returns `true`.
     unsafe fn trade(&self, item: Item) -> bool {
-        let Some(mut full) = self.take_free() else { return false };
+        let Some(mut full) = self.take(Which::Free) else { return false };
         // SAFETY: the item is the caller's.
         if unsafe { full.bucket.push(item) } {
             drop(full.install(Which::Free));
         } else {
-            let Some(bucket) = self.empty_bucket() else {
+            let Some(mut empty) = self.take_empty() else {
                 drop(full.install(Which::Free));
                 self.settle();
                 return false;
             };
-            let mut empty = Hand { cache: self, bucket };
             // SAFETY: as above. An empty bucket has room, since the capacity is not 0.
             let pushed = unsafe { empty.bucket.push(item) };
             debug_assert!(pushed);
@@ -154,16 +152,47 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         true
     }
 
-    /// Takes the `free` bucket of the CPU we are on in hand, or `None` if the slot declines.
-    fn take_free(&self) -> Option<Hand<'_, S, C, L, M>> {
-        let bucket = self.percpu.swap(self.slots(), Which::Free, Owned::none()).ok()?;
+    /// Takes a bucket of the CPU we are on in hand, or `None` if the slot declines.
+    pub(crate) fn take(&self, which: Which) -> Option<Hand<'_, S, C, L, M>> {
+        let bucket = self.percpu.swap(self.slots(), which, Owned::none()).ok()?;
         Some(Hand { cache: self, bucket })
     }
 
-    /// An empty bucket, from the depot or new.
+    /// Takes a full bucket of the depot in hand.
+    pub(crate) fn take_full(&self) -> Option<Hand<'_, S, C, L, M>> {
+        let bucket = self.lock_depot().take_full()?;
+        Some(Hand { cache: self, bucket })
+    }
+
+    /// Takes an empty bucket in hand.
+    pub(crate) fn take_empty(&self) -> Option<Hand<'_, S, C, L, M>> {
+        Some(Hand { cache: self, bucket: self.empty_bucket()? })
+    }
+
+    /// An empty bucket, from the depot or new. Those from before the buckets grew are given up.
     fn empty_bucket(&self) -> Option<Owned> {
-        let kept = self.depot.lock().take_empty();
-        kept.or_else(|| Owned::new_in(&self.metadata, self.config.bucket))
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        loop {
+            let kept = self.lock_depot().take_empty();
+            match kept {
+                Some(bucket) if bucket.capacity() >= capacity => return Some(bucket),
+                Some(small) => small.delete_in(&self.metadata),
+                None => return Owned::new_in(&self.metadata, capacity),
+            }
+        }
+    }
+
+    /// Locks the depot. CPUs that meet there make buckets grow.
+    fn lock_depot(&self) -> MutexGuard<'_, L, Depot> {
+        if let Some(depot) = self.depot.try_lock() {
+            return depot;
+        }
+        let mut depot = self.depot.lock();
+        if depot.contended() {
+            let larger = next_capacity(self.capacity.load(Ordering::Relaxed));
+            self.capacity.store(larger.min(self.config.max_bucket), Ordering::Relaxed);
+        }
+        depot
     }
 
     /// Leaves a bucket to the depot, or takes it apart if the depot has enough.
@@ -172,8 +201,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             return;
         }
         self.count(bucket.harvest());
-        let most = usize::from(self.config.depot) * self.percpu.cpus();
-        let refused = self.depot.lock().put_bounded(bucket, most);
+        let most = self.config.depot.saturating_mul(self.percpu.cpus());
+        let refused = self.lock_depot().put_bounded(bucket, most);
         if let Err(bucket) = refused {
             self.spill(bucket).delete_in(&self.metadata);
         }

@@ -2,6 +2,6 @@
 
 pub(crate) use core::cell::UnsafeCell;
 pub(crate) use core::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence,
+    AtomicBool, AtomicPtr, AtomicU16, AtomicU64, AtomicUsize, Ordering, fence,
 };
 pub(crate) use lock_api::Mutex;

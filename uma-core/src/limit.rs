@@ -138,9 +138,11 @@ impl<S, L: RawMutex, Z: Sleep> Limited<S, L, Z> {
 
     /// Gives room back, and serves those who wait for it.
     fn refund(&self, count: u64) {
-        let before = self.word.fetch_sub(count, Ordering::SeqCst);
-        debug_assert!(items(before) >= count, "more items came back than went out");
-        if sleepers(before) != 0 {
+        // Never below zero: after a double free the source below panics, and the item that came back
+        // once too often must not turn into a borrow from the sleepers.
+        let less = |word| Some(word - count.min(items(word)));
+        let before = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        if before.is_ok_and(|word| sleepers(word) != 0) {
             self.hand_out();
         }
     }

@@ -245,9 +245,10 @@ unsafe impl<S: ItemSource, H: Hooks> ItemSource for Zone<S, H> {
     }
 
     unsafe fn discard(&self, item: Item) {
-        // SAFETY: the item's state is in doubt, so its dtor must not run; the rest is the caller's
-        // duty.
-        unsafe { self.source.discard(item) }
+        // This zone's own ctor did its work, so its dtor undoes it; then no cache keeps the item.
+        let _discard = Discard { source: &self.source, item };
+        // SAFETY: the caller gives up an item that went through ctor.
+        unsafe { self.hooks.dtor(item, core::ptr::null_mut()) };
     }
 
     fn wanted(&self) -> bool {

@@ -65,17 +65,24 @@ pub struct SlabConfig {
     page_size: usize,
     no_touch: bool,
     outside: bool,
+    largest: usize,
 }
 
 impl SlabConfig {
     /// Pages of 4096 bytes, items that may be touched, headers inside only.
     pub const fn new() -> Self {
-        Self { page_size: 4096, no_touch: false, outside: false }
+        Self { page_size: 4096, no_touch: false, outside: false, largest: SMALL_SLAB }
     }
 
     /// The supplier's page size, or a multiple of it. A power of two from 64 bytes to 2 MiB.
     pub const fn page_size(self, bytes: usize) -> Self {
         Self { page_size: bytes, ..self }
+    }
+
+    /// Slabs of no more than this, where they hold an item at all, whatever they waste: for suppliers
+    /// of little memory, of which 64 KiB would be a large part. At most 64 KiB.
+    pub const fn largest_slab(self, bytes: usize) -> Self {
+        Self { largest: if bytes < SMALL_SLAB { bytes } else { SMALL_SLAB }, ..self }
     }
 
     /// The keg may not touch the slab's memory (`UMA_ZONE_NOTOUCH`): the header lies outside.
@@ -178,6 +185,7 @@ impl SlabLayout {
             page,
             inside: !config.no_touch,
             outside: config.outside && HAS_MAP,
+            largest: config.largest,
         };
         Ok(Self::from_choice(item, stride, page, search.best()))
     }
@@ -335,6 +343,7 @@ struct Search {
     page: usize,
     inside: bool,
     outside: bool,
+    largest: usize,
 }
 
 impl Search {
@@ -344,7 +353,7 @@ impl Search {
             // `new` sees to it that one of the two header places is allowed.
             panic!("some slab holds one item");
         };
-        if small.is_fair() || self.stride <= SMALL_SLAB / 4 {
+        if small.is_fair() || self.stride <= SMALL_SLAB / 4 || self.largest < SMALL_SLAB {
             return small;
         }
         self.larger(small)
@@ -352,7 +361,7 @@ impl Search {
 
     /// The largest slab of steps 1 to 3.
     const fn most(&self) -> usize {
-        if self.page > SMALL_SLAB { self.page } else { SMALL_SLAB }
+        if self.page > self.largest { self.page } else { self.largest }
     }
 
     /// Steps 1 to 3, and the least waste of all.

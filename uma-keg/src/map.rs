@@ -186,6 +186,19 @@ mod tests {
             map.insert((3000 + round) << 16, slab);
         }
         assert_eq!(map.len(), 2999);
+        // A table that was made for fewer entries than there are now is of no use, nor is one that
+        // somebody else has made unnecessary.
+        let before = map.table.capacity();
+        let unneeded = Map::with_room_for(&heap, 2 * map.len()).unwrap();
+        assert!(map.has_room());
+        map.adopt(unneeded).free(&heap);
+        assert_eq!(map.table.capacity(), before);
+        while map.has_room() {
+            map.insert((1_000_000 + map.len()) << 16, slab);
+        }
+        let small = Map::with_room_for(&heap, 0).unwrap();
+        map.adopt(small).free(&heap);
+        assert!(map.table.capacity() == before && map.find(22_000 << 16) == Some(slab));
         map.free(&heap);
         assert_eq!(heap.0.load(Ordering::Relaxed), 0);
     }

@@ -32,6 +32,8 @@ use crate::sync::{AtomicU64, Ordering};
 
 const SMALLEST: usize = 16;
 const LARGEST: usize = 4096;
+/// A cache line. More would leave most of a small slab unused.
+const MOST_ALIGN: usize = 64;
 const CLASSES: usize = (LARGEST.ilog2() - SMALLEST.ilog2()) as usize + 1;
 
 /// [`Metadata`] by kegs without caches, one per power of two from 16 to 4096 bytes; larger pieces are
@@ -58,17 +60,28 @@ impl<P: PageSupplier + Copy, L: RawMutex> MetaKegs<P, L> {
     ///
     /// If that is not a power of two from 64 bytes to 2 MiB.
     pub const fn with_page_size(pages: P, page_size: usize) -> Self {
+        Self::with_slabs(pages, page_size, 64 << 10)
+    }
+
+    /// The same, with slabs of no more than `largest_slab` bytes, for suppliers of little memory (see
+    /// [`SlabConfig::largest_slab`]).
+    ///
+    /// # Panics
+    ///
+    /// As [`with_page_size`](Self::with_page_size).
+    pub const fn with_slabs(pages: P, page_size: usize, largest_slab: usize) -> Self {
+        let slabs = SlabConfig::new().page_size(page_size).largest_slab(largest_slab);
         Self {
             classes: [
-                Self::class(pages, page_size, 0),
-                Self::class(pages, page_size, 1),
-                Self::class(pages, page_size, 2),
-                Self::class(pages, page_size, 3),
-                Self::class(pages, page_size, 4),
-                Self::class(pages, page_size, 5),
-                Self::class(pages, page_size, 6),
-                Self::class(pages, page_size, 7),
-                Self::class(pages, page_size, 8),
+                Self::class(pages, slabs, 0),
+                Self::class(pages, slabs, 1),
+                Self::class(pages, slabs, 2),
+                Self::class(pages, slabs, 3),
+                Self::class(pages, slabs, 4),
+                Self::class(pages, slabs, 5),
+                Self::class(pages, slabs, 6),
+                Self::class(pages, slabs, 7),
+                Self::class(pages, slabs, 8),
             ],
             pages,
             page_size,
@@ -76,12 +89,13 @@ impl<P: PageSupplier + Copy, L: RawMutex> MetaKegs<P, L> {
         }
     }
 
-    const fn class(pages: P, page_size: usize, class: usize) -> Keg<P, L> {
+    const fn class(pages: P, slabs: SlabConfig, class: usize) -> Keg<P, L> {
         let size = SMALLEST << class;
-        let Ok(item) = Layout::from_size_align(size, size) else {
+        let align = if size < MOST_ALIGN { size } else { MOST_ALIGN };
+        let Ok(item) = Layout::from_size_align(size, align) else {
             panic!("a power of two is a good alignment");
         };
-        match SlabLayout::new(item, SlabConfig::new().page_size(page_size)) {
+        match SlabLayout::new(item, slabs) {
             Ok(layout) => Keg::with_layout(pages, NoMetadata, layout),
             Err(_) => panic!("the page size must be a power of two from 64 bytes to 2 MiB"),
         }
@@ -90,7 +104,7 @@ impl<P: PageSupplier + Copy, L: RawMutex> MetaKegs<P, L> {
     /// The keg for a layout, or `None` if that takes pages of its own.
     fn keg(&self, layout: Layout) -> Option<&Keg<P, L>> {
         let size = layout.size().max(layout.align()).max(SMALLEST);
-        if size > LARGEST {
+        if size > LARGEST || layout.align() > MOST_ALIGN {
             return None;
         }
         // The bit length of `size - 1` is the power of two to round up to.

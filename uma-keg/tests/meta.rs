@@ -71,6 +71,8 @@ fn classes_hold_what_they_say() {
     for (size, runs) in [(4096, 1), (4097, 2), (1 << 20, 2)] {
         let at = meta.alloc_meta(layout(size, 1)).unwrap();
         assert_eq!(pages.outstanding(), 1 + runs, "{size}");
+        // To the last byte, which must not be where the supplier's flag is kept.
+        stamp(at.into(), size, 77);
         put(&meta, at, layout(size, 1));
     }
     // A piece of zero bytes has an address too.

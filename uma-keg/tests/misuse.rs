@@ -49,6 +49,14 @@ fn every_misuse<M: Metadata>(keg: Keg<&Heap, Lock, M>, pages: &Heap) {
             if keg.slab_layout().items() == 1 { "no item" } else { "not the start" },
         );
     }
+    // Where the next item would be, if the slab held one more.
+    let slab = *keg.slab_layout();
+    let beyond = slab.items() * slab.stride();
+    if beyond < slab.slab_size() && slab.items() > 1 {
+        let base = items[0].addr() & !(slab.slab_align() - 1);
+        let after = items[0].as_non_null().map_addr(|_| (base + beyond).try_into().unwrap());
+        caught(&keg, after.into(), "not the start");
+    }
     give(&keg, &items[..100]);
     give(&keg, &items[200..]);
     // Twice in one batch.

@@ -11,10 +11,6 @@
 //! It is noted and not panicked about, since a panic would take a way of its own through the code
 //! under test; [`CountingHooks::assert_balanced`] panics about it later.
 //!
-//! There is one arrow more, for items that come back by `discard` from a layer above the zone: from in
-//! use to unknown by fini, without dtor. It counts as a violation unless [`CountingHooks::with_discards`]
-//! says that there will be such.
-//!
 //! An init or ctor that refuses or panics leaves the item where it was; a fini or dtor that panics
 //! counts as done, since the item must not see it again.
 
@@ -48,8 +44,6 @@ pub struct Counts {
     pub ctor: u64,
     /// Uses ended.
     pub dtor: u64,
-    /// Items taken apart while in use, having been discarded. They are in `fini` too.
-    pub discarded: u64,
     /// Calls that refused by plan.
     pub refused: u64,
     /// Calls that panicked by plan.
@@ -86,25 +80,17 @@ pub struct CountingHooks {
     books: Mutex<Books>,
     /// Whether `init` runs, so that an unknown item may not go through `ctor`.
     with_init: bool,
-    /// Whether `fini` may find an item in use.
-    with_discards: bool,
 }
 
 impl CountingHooks {
     /// For zones that run all four hooks.
     pub fn new() -> Self {
-        Self { books: Mutex::default(), with_init: true, with_discards: false }
+        Self { books: Mutex::default(), with_init: true }
     }
 
     /// For zones without [`Constructed`](uma_core::Constructed) below, which run only ctor and dtor.
     pub fn without_init() -> Self {
-        Self { books: Mutex::default(), with_init: false, with_discards: false }
-    }
-
-    /// The same, for a zone whose user calls [`ItemSource::discard`](uma_core::ItemSource::discard):
-    /// fini may then find items in use.
-    pub fn with_discards(self) -> Self {
-        Self { with_discards: true, ..self }
+        Self { books: Mutex::default(), with_init: false }
     }
 
     /// The `k`-th call of `hook` from now (1 is the next) refuses.
@@ -156,8 +142,8 @@ impl CountingHooks {
     pub fn assert_idle(&self) {
         let violations = self.violations();
         assert!(violations.is_empty(), "hooks called out of order: {violations:#?}");
-        let Counts { ctor, dtor, discarded, .. } = self.counts();
-        assert_eq!(ctor, dtor + discarded, "{} items are still in use", self.in_use());
+        let Counts { ctor, dtor, .. } = self.counts();
+        assert_eq!(ctor, dtor, "{} items are still in use", self.in_use());
     }
 
     /// Checks that nothing was called out of order, that every ctor had its dtor, and every init its
@@ -185,10 +171,6 @@ impl CountingHooks {
         let state = books.items.get(&item.addr()).copied();
         let in_order = match hook {
             Hook::Init => state.is_none() && self.with_init,
-            Hook::Fini if self.with_discards && state == Some(State::InUse) => {
-                books.counts.discarded += 1;
-                true
-            }
             Hook::Fini | Hook::Ctor if self.with_init => state == Some(State::Idle),
             Hook::Fini => false,
             Hook::Ctor => state.is_none(),

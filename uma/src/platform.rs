@@ -90,6 +90,12 @@ pub unsafe trait Platform: Clone + Send + Sync {
     /// Where zones are listed.
     fn registry(&self) -> &Registry<Self::Lock>;
 
+    /// The largest slab for small items, in bytes, at most 64 KiB. Less suits a platform with little
+    /// memory: slabs waste a little more, but a zone takes less of it at once.
+    fn largest_slab(&self) -> usize {
+        64 << 10
+    }
+
     /// Passes a moment, while a zone that is to be destroyed is still being looked at.
     fn relax(&self) {
         core::hint::spin_loop();
@@ -128,6 +134,10 @@ unsafe impl<P: Platform> Platform for &P {
 
     fn registry(&self) -> &Registry<Self::Lock> {
         (**self).registry()
+    }
+
+    fn largest_slab(&self) -> usize {
+        (**self).largest_slab()
     }
 
     fn relax(&self) {

@@ -36,7 +36,8 @@ pub(crate) struct Config {
     pub(crate) name: Name,
     pub(crate) size: usize,
     pub(crate) align: usize,
-    pub(crate) slab: SlabConfig,
+    /// By the platform's wishes unless given.
+    pub(crate) slab: Option<SlabConfig>,
     /// `Some(0)` is refused when the zone is built.
     pub(crate) max_items: Option<u64>,
     pub(crate) bucket: Option<u16>,
@@ -49,7 +50,7 @@ impl Config {
             name: Name::new(name),
             size: item.size(),
             align: item.align(),
-            slab: SlabConfig::new(),
+            slab: None,
             max_items: None,
             bucket: None,
             reserve: 0,
@@ -159,7 +160,7 @@ impl<P: Platform, H> RawZoneBuilder<P, H> {
 
     /// How slabs are laid out.
     pub const fn slab(mut self, slab: SlabConfig) -> Self {
-        self.config.slab = slab;
+        self.config.slab = Some(slab);
         self
     }
 
@@ -249,15 +250,19 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
             Some(max) => Some(NonZeroU64::new(max).ok_or(ConfigFault::ZeroLimit)?),
             None => None,
         };
-        let slab = SlabLayout::new(item, config.slab)?;
+        let slab = config.slab.unwrap_or_else(|| {
+            SlabConfig::new().outside_headers().largest_slab(platform.largest_slab())
+        });
+        let slab = SlabLayout::new(item, slab)?;
         let keg = Keg::with_layout(platform.pages(), platform.metadata(), slab);
         keg.set_reserve(config.reserve);
         let constructed = Constructed::new(keg, self.hooks.clone());
         let limited = Limited::new(constructed, max_items, platform.sleep());
-        let mut cache = CacheConfig::for_size(item.size());
-        if let Some(bucket) = config.bucket {
-            cache.bucket = bucket;
-        }
+        let cache = match config.bucket {
+            None => CacheConfig::for_size(item.size()),
+            Some(0) => CacheConfig::none(),
+            Some(bucket) => CacheConfig::with_bucket(item.size(), bucket),
+        };
         let stack = BucketCache::new(limited, platform.cpus(), platform.metadata(), cache);
 
         let metadata = platform.metadata();

@@ -391,7 +391,7 @@ mod linux {
     fn run(access: Access, seconds: f64, cpus: usize, signals: bool) {
         let pool: &'static Pool = Box::leak(Box::new(Pool::new()));
         let kept: &'static Kept = Box::leak(Box::default());
-        let config = CacheConfig { bucket: 8, depot: 2 };
+        let config = CacheConfig { bucket: 8, max_bucket: 30, depot: 16 };
         let cache: &'static Cache =
             Box::leak(Box::new(BucketCache::new(pool, access, kept, config)));
         assert!(CACHE.set(cache).is_ok());
