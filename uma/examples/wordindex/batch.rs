@@ -15,9 +15,9 @@
 use crate::index::{SHARDS, hash, shard_of};
 
 /// Distinct words that a batch has room for.
-const WORDS: usize = 4096;
+const WORDS: usize = 2048;
 /// Bytes of words, above which it is full. A single word may be longer.
-const TEXT: usize = 1 << 16;
+const TEXT: usize = 1 << 14;
 /// Slots of the table: twice as many as words, so that there are always empty ones.
 const SLOTS: usize = 2 * WORDS;
 

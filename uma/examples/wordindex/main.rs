@@ -16,7 +16,7 @@
 //! |---|---|
 //! | `files` | finding files, cutting them into pieces |
 //! | `scan`, `batch` | from bytes to words, from words to batches of distinct words |
-//! | `index`, `stack` | the hash table of words and their postings |
+//! | `index`, `shard`, `stack` | the hash table of words and their postings |
 //! | `store` | where its parts live: zones or boxes |
 //! | `crew`, `progress` | the threads, and how far they are |
 //! | `report`, `memory` | what is printed |
@@ -30,6 +30,7 @@ mod options;
 mod progress;
 mod report;
 mod scan;
+mod shard;
 mod stack;
 mod store;
 
@@ -125,8 +126,8 @@ fn run(options: &Options, out: &mut impl Write) -> Result<Vec<String>, Box<dyn E
     let mut faults = Vec::new();
     if options.only != Some(Only::Heap) {
         let zones = Zones::new()?;
-        let outcome = one_run(&zones, &crew, |index| {
-            show(index, options, out)?;
+        let outcome = one_run(&zones, &crew, |index, summary| {
+            show(index, summary, options, out)?;
             writeln!(out, "\n{}", uma::stat())?;
             let (made, used) = (SCANNERS.load(Ordering::Relaxed), scanners.stats().allocs);
             writeln!(out, "{made} scanners were made, for {used} uses")
@@ -136,8 +137,8 @@ fn run(options: &Options, out: &mut impl Write) -> Result<Vec<String>, Box<dyn E
         runs.push(outcome);
     }
     if options.only != Some(Only::Zones) {
-        let outcome = one_run(&Heap, &crew, |index| match options.only {
-            Some(_) => show(index, options, out),
+        let outcome = one_run(&Heap, &crew, |index, summary| match options.only {
+            Some(_) => show(index, summary, options, out),
             None => Ok(()),
         })?;
         runs.push(outcome);
@@ -162,7 +163,7 @@ fn run(options: &Options, out: &mut impl Write) -> Result<Vec<String>, Box<dyn E
 fn one_run<S: Store>(
     store: &S,
     crew: &Crew<'_>,
-    look: impl FnOnce(&mut Index<'_, S>) -> io::Result<()>,
+    look: impl FnOnce(&mut Index<'_, S>, &Summary) -> io::Result<()>,
 ) -> Result<Outcome, Box<dyn Error>> {
     let before = resident();
     crew.progress.begin(S::NAME);
@@ -174,7 +175,7 @@ fn one_run<S: Store>(
 
     let full = resident();
     let summary = Summary::of(&mut index);
-    look(&mut index)?;
+    look(&mut index, &summary)?;
 
     let start = Instant::now();
     index.tear_down(crew.threads);
@@ -189,10 +190,11 @@ fn one_run<S: Store>(
 /// What there is to say about an index.
 fn show<S: Store>(
     index: &mut Index<'_, S>,
+    summary: &Summary,
     options: &Options,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let Summary { words, distinct, postings, .. } = Summary::of(index);
+    let Summary { words, distinct, postings, .. } = summary;
     writeln!(
         out,
         "{words} words, {distinct} distinct, {postings} postings, {} threads",
@@ -222,11 +224,11 @@ fn still_used() -> impl Iterator<Item = String> {
 /// Says what memory the process has kept, and returns a fault if it is too much.
 fn kept(memory: &Memory, threads: usize, out: &mut impl Write) -> io::Result<Option<String>> {
     let (Some(before), Some(after)) = (memory.before, memory.reclaimed) else {
-        writeln!(out, "resident memory is not known here: /proc/self/statm cannot be read")?;
+        writeln!(out, "resident memory is not known here: there is no /proc/self/statm")?;
         return Ok(None);
     };
-    // A thread leaves a stack, an arena of malloc, and the buckets of a CPU behind.
-    let allowed = (threads as u64).max(4) << 20;
+    // For each thread there remain a stack, an arena of malloc, a scanner, and the buckets of a CPU.
+    let allowed = (2 * threads as u64).max(4) << 20;
     let more = after.saturating_sub(before);
     writeln!(
         out,

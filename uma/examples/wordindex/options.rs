@@ -28,7 +28,7 @@ options:
 
 It fails (with exit status 1) if items of a zone are in use after everything was freed, if the two
 runs differ in their counts, or if the process is left with more than 4 MiB of memory (with more than
-four threads, a MiB for each) beyond what it had before.
+two threads, 2 MiB for each) beyond what it had before.
 ";
 
 /// Which stores to run on.
