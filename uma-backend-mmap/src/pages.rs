@@ -4,12 +4,12 @@ use std::alloc::Layout;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-use uma_core::{PageError, PageRun, PageSupplier, Request};
+use uma_core::{PageError, PageRun, PageSupplier, RawMutex, Request};
 
 use crate::free::{FreeMap, Taken};
 use crate::region::{Chunk, DECOMMITS, page_size};
 use crate::stats::{Calls, count, figure};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, DefaultLock, Mutex};
 use crate::{Config, MmapStats};
 
 /// Supplies runs of pages from memory mapped in large chunks.
@@ -35,10 +35,11 @@ use crate::{Config, MmapStats};
 /// ```
 ///
 /// If it is dropped, chunks that still have live runs stay mapped.
-#[derive(Debug)]
-pub struct MmapPages {
+///
+/// `L` locks the bookkeeping: the lock of `parking_lot` unless you name another.
+pub struct MmapPages<L: RawMutex = DefaultLock> {
     config: Config,
-    state: Mutex<State>,
+    state: Mutex<L, State>,
     calls: Calls,
 }
 
@@ -124,6 +125,13 @@ impl MmapPages {
 
     /// A supplier with settings of your own.
     pub const fn with_config(config: Config) -> Self {
+        Self::with_lock(config)
+    }
+}
+
+impl<L: RawMutex> MmapPages<L> {
+    /// A supplier with settings and a lock of your own.
+    pub const fn with_lock(config: Config) -> Self {
         let state = State {
             free: FreeMap::new(),
             chunks: Vec::new(),
@@ -131,7 +139,7 @@ impl MmapPages {
             in_use: 0,
             trigger: config.dirty_max,
         };
-        Self { config, state: Mutex::new(state), calls: Calls::new() }
+        Self { config, state: Mutex::const_new(L::INIT, state), calls: Calls::new() }
     }
 
     /// Figures of the moment.
@@ -149,6 +157,22 @@ impl MmapPages {
             advises: figure(&self.calls.advises),
             refused: figure(&self.calls.refused),
         }
+    }
+
+    /// Takes the lock and keeps it, for fork(2): then nothing is half done in the copy.
+    pub fn prefork(&self) {
+        std::mem::forget(self.state.lock());
+    }
+
+    /// Lets go of the lock, in the process or in its copy.
+    ///
+    /// # Safety
+    ///
+    /// This thread, or the one that it is the copy of, called [`prefork`](Self::prefork), and this was
+    /// not called since.
+    pub unsafe fn postfork(&self) {
+        // SAFETY: the caller called `prefork`, which forgot the guard.
+        unsafe { self.state.force_unlock() }
     }
 
     /// Whether `at` lies in one of the chunks.
@@ -277,7 +301,16 @@ impl Default for MmapPages {
     }
 }
 
-impl Drop for MmapPages {
+impl<L: RawMutex> std::fmt::Debug for MmapPages<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MmapPages")
+            .field("config", &self.config)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: RawMutex> Drop for MmapPages<L> {
     fn drop(&mut self) {
         let State { free, chunks, .. } = self.state.get_mut();
         for chunk in chunks.drain(..) {
@@ -293,7 +326,7 @@ impl Drop for MmapPages {
 // mappings that stay where they are while a byte of them is in use, also when the supplier is moved
 // or dropped. `take` honours the alignment. The page size is the system's, which is fixed. Nothing
 // here panics, and no zone is called.
-unsafe impl PageSupplier for MmapPages {
+unsafe impl<L: RawMutex> PageSupplier for MmapPages<L> {
     fn page_size(&self) -> usize {
         page_size()
     }

@@ -10,6 +10,7 @@ use lock_api::RawMutex;
 use uma_core::{AllocError, Item, ItemSource, Metadata, Request};
 
 use crate::bucket::Traffic;
+use crate::slow::{Taken, Underway};
 use crate::{BucketCache, PerCpu, Which};
 
 impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M> {
@@ -19,24 +20,29 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         into: &mut [MaybeUninit<Item>],
         request: Request,
     ) -> Result<usize, AllocError> {
-        let mut count = self.import_cached(into);
-        if count == into.len() {
-            return Ok(count);
+        let cached = self.import_cached(into);
+        let (ready, rest) = into.split_at_mut(cached);
+        if rest.is_empty() {
+            return Ok(cached);
         }
-        match self.source.import(&mut into[count..], request.without_waiting()) {
+        // SAFETY: `import_cached` has initialised so many.
+        let taken = Taken { cache: self, items: unsafe { ready.assume_init_ref() } };
+        let more = self.source.import(rest, request.without_waiting());
+        core::mem::forget(taken);
+        match more {
             Ok(more) => {
                 self.count(Traffic { allocs: more as u64, frees: 0 });
-                return Ok(count + more);
+                Ok(cached + more)
             }
-            Err(_) if count != 0 => return Ok(count),
-            Err(error) if !error.is_shortage() => return Err(error),
-            Err(_) => {}
+            Err(_) if cached != 0 => Ok(cached),
+            Err(error) if !error.is_shortage() => Err(error),
+            Err(_) => {
+                // Nothing here and nothing below: other CPUs may have some.
+                let item = self.alloc_slow(request.without_waiting(), &mut || {})?;
+                rest[0].write(item);
+                Ok(1)
+            }
         }
-        // Nothing here and nothing below: other CPUs may have some.
-        let item = self.alloc_slow(request.without_waiting(), &mut || {})?;
-        into[0].write(item);
-        count = 1;
-        Ok(count)
     }
 
     /// Takes what the buckets of this CPU and of the depot have.
@@ -44,6 +50,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         if !self.may_cache() {
             return 0;
         }
+        let underway = Underway::new(self);
         let mut count = 0;
         for which in [Which::Alloc, Which::Free] {
             if count == into.len() {
@@ -51,15 +58,26 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             }
             let Some(mut hand) = self.take(which) else { continue };
             count += hand.bucket.pop_many(&mut into[count..]);
+            // SAFETY: so many were initialised by `pop_many`.
+            let items = unsafe { into[..count].assume_init_ref() };
+            let taken = Taken { cache: self, items };
             drop(hand.install(which));
+            core::mem::forget(taken);
         }
         while count < into.len() {
             let Some(mut full) = self.take_full() else { break };
             count += full.bucket.pop_many(&mut into[count..]);
+            // SAFETY: as above.
+            let items = unsafe { into[..count].assume_init_ref() };
+            let taken = Taken { cache: self, items };
             // What is left of it goes on being a full bucket, or is an empty one.
             drop(full);
+            core::mem::forget(taken);
         }
-        self.settle();
+        // SAFETY: as above.
+        let taken = Taken { cache: self, items: unsafe { into[..count].assume_init_ref() } };
+        drop(underway);
+        core::mem::forget(taken);
         count
     }
 
@@ -69,51 +87,31 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     ///
     /// As [`ItemSource::release`].
     pub(crate) unsafe fn release_many(&self, items: &[Item]) {
-        // SAFETY: passed on from the caller.
-        let rest = unsafe { self.release_cached(items) };
-        if !rest.is_empty() {
-            self.count(Traffic { allocs: 0, frees: rest.len() as u64 });
-            // SAFETY: passed on from the caller; these were not taken.
-            unsafe { self.source.release(rest) };
-        }
-    }
-
-    /// Puts items into the buckets of this CPU, and whole buckets of them into the depot. Returns
-    /// those for which there was no room.
-    ///
-    /// # Safety
-    ///
-    /// As [`ItemSource::release`], for all but those that are returned.
-    unsafe fn release_cached<'i>(&self, mut items: &'i [Item]) -> &'i [Item] {
+        // Whatever finds no room goes to the source, also if a hook unwinds before.
+        let mut rest = Taken { cache: self, items };
         if items.is_empty() || !self.may_cache() {
-            return items;
+            return;
         }
+        let _underway = Underway::new(self);
         for which in [Which::Alloc, Which::Free] {
+            if rest.items.is_empty() {
+                return;
+            }
             let Some(mut hand) = self.take(which) else { continue };
-            // SAFETY: passed on from the caller.
-            let put = unsafe { hand.bucket.push_many(items) };
-            items = &items[put..];
+            // SAFETY: passed on from the caller; what is pushed is no longer in the rest.
+            let put = unsafe { hand.bucket.push_many(rest.items) };
+            rest.items = &rest.items[put..];
             drop(hand.install(which));
-            if items.is_empty() {
-                break;
+        }
+        while !rest.items.is_empty() {
+            let Some(mut empty) = self.take_empty() else { return };
+            // SAFETY: as above.
+            let put = unsafe { empty.bucket.push_many(rest.items) };
+            rest.items = &rest.items[put..];
+            // A full one is for the depot; the last, partly filled one for this CPU.
+            if rest.items.is_empty() {
+                drop(empty.install(Which::Free));
             }
         }
-        // A bucket for the depot is worth its while if there is enough to fill it.
-        while let Some(mut empty) = self.take_empty() {
-            if items.len() < usize::from(empty.bucket.capacity()) {
-                break;
-            }
-            // SAFETY: passed on from the caller.
-            let put = unsafe { empty.bucket.push_many(items) };
-            items = &items[put..];
-        }
-        if let Some(mut empty) = (!items.is_empty()).then(|| self.take_empty()).flatten() {
-            // SAFETY: passed on from the caller. There is room for all, or the loop had gone on.
-            let put = unsafe { empty.bucket.push_many(items) };
-            items = &items[put..];
-            drop(empty.install(Which::Free));
-        }
-        self.settle();
-        items
     }
 }

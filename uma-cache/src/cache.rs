@@ -9,7 +9,7 @@ use uma_core::{AllocError, Item, ItemSource, Metadata, Reclaim, Request, Stats};
 
 use crate::bucket::{MAX_CAPACITY, Owned, capacity_for};
 use crate::depot::Depot;
-use crate::sync::{AtomicPtr, AtomicU16, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::{PerCpu, Slot, Slots, Which};
 
 /// How much a cache may hold.
@@ -17,7 +17,7 @@ use crate::{PerCpu, Slot, Slots, Which};
 pub struct CacheConfig {
     /// Items in one bucket to begin with, at most [`MAX_CAPACITY`]. With 0 nothing is cached.
     pub bucket: u16,
-    /// Items in one bucket at most. Buckets grow while CPUs meet at the depot, and shrink again when
+    /// Items in one bucket at most, not less than `bucket`. Buckets grow while CPUs meet at the depot, and shrink again when
     /// memory is asked back.
     pub max_bucket: u16,
     /// Items that the depot keeps for each CPU; and it keeps empty buckets for as many.
@@ -78,6 +78,10 @@ pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     /// Items that new buckets have room for.
     pub(crate) capacity: AtomicU16,
     pub(crate) depot: Mutex<L, Depot>,
+    /// Threads that have items in hand on their way between slots, depot and source.
+    pub(crate) busy: AtomicUsize,
+    /// While the process is copied: nothing goes into slots or the depot.
+    pub(crate) frozen: AtomicBool,
     /// Traffic harvested from buckets, and of items that went past them.
     pub(crate) allocs: AtomicU64,
     pub(crate) frees: AtomicU64,
@@ -88,6 +92,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     pub const fn new(source: S, percpu: C, metadata: M, config: CacheConfig) -> Self {
         let bucket = at_most(config.bucket as usize, MAX_CAPACITY as usize) as u16;
         let max_bucket = at_most(config.max_bucket as usize, MAX_CAPACITY as usize) as u16;
+        let max_bucket = if max_bucket > bucket { max_bucket } else { bucket };
         Self {
             slot_count: AtomicUsize::new(0),
             slots: AtomicPtr::new(ptr::null_mut()),
@@ -97,6 +102,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             config: CacheConfig { bucket, max_bucket, ..config },
             capacity: AtomicU16::new(bucket),
             depot: Mutex::const_new(L::INIT, Depot::new()),
+            busy: AtomicUsize::new(0),
+            frozen: AtomicBool::new(false),
             allocs: AtomicU64::new(0),
             frees: AtomicU64::new(0),
         }
@@ -115,7 +122,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     /// Takes an item if the running CPU's `alloc` bucket has one, and does nothing else.
     ///
     /// With [`Rseq`](crate::Rseq) this is async-signal-safe and lock-free: a signal handler may call
-    /// it, also one that interrupted a call into the same cache.
+    /// it, also one that interrupted a call into the same cache. (A child of `vfork` may not: it shares
+    /// the memory but not the rseq area of its parent's thread.)
     #[inline]
     pub fn alloc_cached(&self) -> Option<Item> {
         self.percpu.pop(self.slots())
@@ -240,6 +248,26 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
     fn visit_stats(&self, stats: &mut Stats) {
         self.source.visit_stats(stats);
         self.census(stats);
+    }
+
+    /// The slots lie in several pages, which are not copied at one instant: a bucket that moved from
+    /// one slot to another meanwhile would be in both. So the slots are emptied first, and stay so.
+    fn prefork(&self) {
+        self.frozen.store(true, Ordering::SeqCst);
+        self.collect();
+        self.percpu.prefork(self.slots());
+        core::mem::forget(self.depot.lock());
+        self.source.prefork();
+    }
+
+    unsafe fn postfork(&self) {
+        // SAFETY: the caller called `prefork`, which forgot the guard; the rest is passed on.
+        unsafe {
+            self.source.postfork();
+            self.depot.force_unlock();
+            self.percpu.postfork(self.slots());
+        }
+        self.frozen.store(false, Ordering::SeqCst);
     }
 }
 

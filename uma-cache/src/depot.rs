@@ -44,12 +44,15 @@ impl Depot {
     /// Keeps a harvested bucket, unless the buckets of its kind would then hold, or have room for,
     /// more than `most` items.
     pub(crate) fn put_bounded(&mut self, bucket: Owned, most: usize) -> Result<(), Owned> {
-        let items = if bucket.count() == 0 {
-            (self.empty.len() + 1) * usize::from(bucket.capacity())
+        let capacity = usize::from(bucket.capacity());
+        let fits = if bucket.count() == 0 {
+            (self.empty.len() + 1) * capacity <= most
         } else {
-            self.full.items() + usize::from(bucket.count())
+            // Nor so many of them, each with few items, that their own memory matters.
+            self.full.items() + usize::from(bucket.count()) <= most
+                && (self.full.len() + 1) * capacity <= 2 * most
         };
-        if items > most {
+        if !fits {
             return Err(bucket);
         }
         self.put(bucket);

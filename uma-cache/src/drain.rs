@@ -9,6 +9,7 @@ use lock_api::RawMutex;
 use uma_core::{ItemSource, Metadata, Reclaim, Stats};
 
 use crate::bucket::{Bucket, Owned};
+use crate::slow::{Busy, Underway};
 use crate::sync::Ordering;
 use crate::{BucketCache, PerCpu, Slot, Which};
 
@@ -30,8 +31,13 @@ impl<M: Metadata> Drop for Leftover<'_, M> {
 impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M> {
     /// Gives every cached item back to the source.
     pub(crate) fn flush(&self) {
-        self.detach_all(&mut |_, _, bucket| self.keep(bucket));
+        self.collect();
         self.empty_depot(0);
+    }
+
+    /// Moves the buckets of all CPUs to the depot.
+    pub(crate) fn collect(&self) {
+        self.detach_all(&mut |_, _, bucket| self.keep(bucket));
     }
 
     /// Gives back what `mode` says. Empty buckets always go.
@@ -40,7 +46,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             Reclaim::Trim => self.depot.lock().working_set(),
             Reclaim::Drain => 0,
             Reclaim::DrainCpu => {
-                self.detach_all(&mut |_, _, bucket| self.keep(bucket));
+                self.collect();
                 0
             }
         };
@@ -55,23 +61,45 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     }
 
     /// Gives the items of full buckets back until `keep` of them are left. If a hook unwinds, the
-    /// other buckets stay in the depot.
+    /// others still go.
     fn empty_depot(&self, keep: usize) {
-        loop {
-            let mut depot = self.depot.lock();
-            if depot.full() <= keep {
-                return;
-            }
-            let full = depot.take_full();
-            drop(depot);
-            let Some(full) = full else { return };
-            let empty = self.spill(full);
-            self.depot.lock().put(empty);
+        struct Rest<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
+            cache: &'a BucketCache<S, C, L, M>,
+            keep: usize,
         }
+
+        impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Rest<'_, S, C, L, M> {
+            fn run(&self) {
+                loop {
+                    let mut depot = self.cache.depot.lock();
+                    if depot.full() <= self.keep {
+                        return;
+                    }
+                    let full = depot.take_full();
+                    drop(depot);
+                    let Some(full) = full else { return };
+                    let empty = self.cache.spill(full);
+                    self.cache.depot.lock().put(empty);
+                }
+            }
+        }
+
+        impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Drop for Rest<'_, S, C, L, M> {
+            fn drop(&mut self) {
+                // After a panic; a second one aborts, as it does when the elements of a `Vec` are
+                // dropped.
+                self.run();
+            }
+        }
+
+        let rest = Rest { cache: self, keep };
+        rest.run();
+        core::mem::forget(rest);
     }
 
     /// Gives the items of a harvested bucket back to the source, and returns it empty.
     pub(crate) fn spill(&self, bucket: Owned) -> Owned {
+        let _busy = Busy::new(&self.busy);
         let mut held = Leftover { metadata: &self.metadata, bucket };
         let items = held.bucket.take_all();
         // SAFETY: the bucket owned these items, which came from the source, and gives them up. The
@@ -112,22 +140,25 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     /// Counts what is cached and what has been done: takes every bucket, reads it, puts it back. A
     /// hit in between takes the slow way once.
     pub(crate) fn census(&self, stats: &mut Stats) {
+        let underway = Underway::new(self);
         let mut cached = 0;
         self.detach_all(&mut |slot, which, mut bucket| {
             if bucket.is_none() {
                 return;
             }
             self.count(bucket.harvest());
-            cached += u64::from(bucket.count());
-            if let Err(bucket) = slot.put_back(which, bucket) {
-                self.keep(bucket);
+            let count = u64::from(bucket.count());
+            match slot.put_back(which, bucket) {
+                Ok(()) => cached += count,
+                Err(bucket) => self.keep(bucket),
             }
         });
-        self.settle();
+        drop(underway);
         stats.allocs = self.allocs.load(Ordering::Relaxed);
         stats.frees = self.frees.load(Ordering::Relaxed);
         stats.cached = cached + self.depot.lock().items() as u64;
         stats.bucket_size = u32::from(self.capacity.load(Ordering::Relaxed));
         stats.slots = self.slots().count() as u32;
+        stats.mode = self.percpu.mode();
     }
 }

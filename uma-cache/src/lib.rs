@@ -52,7 +52,12 @@ mod drain;
 mod locks;
 mod percpu;
 mod pinned;
-#[cfg(all(feature = "rseq", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(
+    feature = "rseq",
+    target_os = "linux",
+    target_arch = "x86_64",
+    target_pointer_width = "64"
+))]
 mod rseq;
 mod slot;
 mod slow;
@@ -62,6 +67,11 @@ pub use cache::{BucketCache, CacheConfig};
 pub use locks::{CpuLocks, CurrentCpu};
 pub use percpu::PerCpu;
 pub use pinned::{Pin, Pinned};
-#[cfg(all(feature = "rseq", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(
+    feature = "rseq",
+    target_os = "linux",
+    target_arch = "x86_64",
+    target_pointer_width = "64"
+))]
 pub use rseq::Rseq;
 pub use slot::{Slot, Slots, Which};

@@ -8,7 +8,8 @@ use crate::{PerCpu, Slot, Slots, Which};
 /// Says which CPU the caller runs on, roughly.
 ///
 /// The answer may be out of date by the time it is used, or wrong: then two threads meet at one slot
-/// and one of them takes a slower way. Hash thread identities if there is nothing better.
+/// and one of them takes a slower way. Hash thread identities if there is nothing better. No method
+/// should unwind.
 pub trait CurrentCpu {
     /// How many CPUs there can be. Always the same.
     fn cpus(&self) -> usize;
@@ -94,6 +95,22 @@ unsafe impl<K: CurrentCpu> PerCpu for CpuLocks<K> {
             self.0.relax();
         }
         slot.unlock();
+    }
+
+    fn prefork(&self, slots: Slots<'_>) {
+        for slot in (0..slots.count()).filter_map(|cpu| slots.get(cpu)) {
+            while !slot.try_lock() {
+                self.0.relax();
+            }
+        }
+    }
+
+    unsafe fn postfork(&self, slots: Slots<'_>) {
+        (0..slots.count()).filter_map(|cpu| slots.get(cpu)).for_each(Slot::unlock);
+    }
+
+    fn relax(&self) {
+        self.0.relax();
     }
 
     fn mode(&self) -> &'static str {

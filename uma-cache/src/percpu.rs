@@ -24,7 +24,9 @@ use crate::{Slots, Which};
 ///   to themselves while they do;
 /// - once [`fence`](Self::fence) has returned, every operation on that CPU's slot which had loaded a
 ///   bucket pointer before the call is over and visible to the caller;
-/// - no method unwinds or comes back into a zone.
+/// - no method comes back into a zone.
+///
+/// None should unwind, either: buckets that a thread has in hand would leak, with the items in them.
 pub unsafe trait PerCpu {
     /// How many CPUs there can be. Always the same. Numbers of CPUs are below it.
     fn cpus(&self) -> usize;
@@ -58,6 +60,27 @@ pub unsafe trait PerCpu {
         }
     }
 
+    /// Sees to it that no operation on any slot is half done until [`postfork`](Self::postfork): a copy of
+    /// the process is about to be made. Without locks there is nothing to do: what is half done by a
+    /// sequence is not visible.
+    fn prefork(&self, slots: Slots<'_>) {
+        let _ = slots;
+    }
+
+    /// Lets operations go on, in the process or in its copy.
+    ///
+    /// # Safety
+    ///
+    /// [`prefork`](Self::prefork) was called before with these slots.
+    unsafe fn postfork(&self, slots: Slots<'_>) {
+        let _ = slots;
+    }
+
+    /// Passes a moment while another thread does what must be waited for, which does not take long.
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
+
     /// What this is called in statistics: `locks`, `pinned`, ...
     fn mode(&self) -> &'static str;
 }
@@ -89,6 +112,19 @@ unsafe impl<C: PerCpu + ?Sized> PerCpu for &C {
 
     fn fence_range(&self, slots: Slots<'_>, cpus: core::ops::Range<usize>) {
         (**self).fence_range(slots, cpus);
+    }
+
+    fn prefork(&self, slots: Slots<'_>) {
+        (**self).prefork(slots);
+    }
+
+    unsafe fn postfork(&self, slots: Slots<'_>) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { (**self).postfork(slots) }
+    }
+
+    fn relax(&self) {
+        (**self).relax();
     }
 
     fn mode(&self) -> &'static str {

@@ -9,15 +9,19 @@
 //!   free:   own free bucket  ->  trade it for an empty one of the depot               ->  one item
 //! ```
 //!
-//! A bucket in a thread's hand is held by [`Hand`], which puts it into the depot if a hook unwinds.
+//! A bucket in a thread's hand is held by [`Hand`], which puts it into the depot if a hook unwinds; an
+//! item that was taken for the caller by [`Taken`], which gives it back then.
 
 use lock_api::{MutexGuard, RawMutex};
 use uma_core::{AllocError, Item, ItemSource, Metadata, Request};
 
 use crate::bucket::{Owned, Traffic, next_capacity};
 use crate::depot::Depot;
-use crate::sync::{Ordering, fence};
+use crate::sync::{AtomicUsize, Ordering, fence};
 use crate::{BucketCache, PerCpu, Which};
+
+/// How often a caller about to fail for want of items looks again while others have some in hand.
+const PATIENCE: u32 = 100;
 
 /// A bucket in hand. Dropping it leaves it to the depot.
 pub(crate) struct Hand<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
@@ -44,6 +48,59 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Drop for Hand<'_, S, C,
     }
 }
 
+/// Items on their way through a thread's hands. Counted, so that a caller about to fail at a limit can
+/// wait a moment for them.
+pub(crate) struct Busy<'a>(&'a AtomicUsize);
+
+impl<'a> Busy<'a> {
+    pub(crate) fn new(busy: &'a AtomicUsize) -> Self {
+        busy.fetch_add(1, Ordering::SeqCst);
+        Self(busy)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Items on their way into slots or the depot. At its end, also by unwinding, it looks whether somebody
+/// waits for an item.
+pub(crate) struct Underway<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
+    cache: &'a BucketCache<S, C, L, M>,
+    _busy: Busy<'a>,
+}
+
+impl<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Underway<'a, S, C, L, M> {
+    pub(crate) fn new(cache: &'a BucketCache<S, C, L, M>) -> Self {
+        Self { cache, _busy: Busy::new(&cache.busy) }
+    }
+}
+
+impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Drop for Underway<'_, S, C, L, M> {
+    fn drop(&mut self) {
+        self.cache.settle();
+    }
+}
+
+/// Items that were taken for the caller, given back to the source if a hook unwinds meanwhile.
+pub(crate) struct Taken<'a, 'i, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
+    pub(crate) cache: &'a BucketCache<S, C, L, M>,
+    pub(crate) items: &'i [Item],
+}
+
+impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Drop for Taken<'_, '_, S, C, L, M> {
+    fn drop(&mut self) {
+        if self.items.is_empty() {
+            return;
+        }
+        self.cache.count(Traffic { allocs: 0, frees: self.items.len() as u64 });
+        // SAFETY: the items came up from the source, were counted as allocations and went to nobody.
+        unsafe { self.cache.source.release(self.items) };
+    }
+}
+
 impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M> {
     #[cold]
     #[inline(never)]
@@ -65,7 +122,17 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             flush();
             self.flush();
         };
-        let item = self.source.alloc_or_flush(request, &mut flush_all)?;
+        let mut result = self.source.alloc_or_flush(request, &mut flush_all);
+        for _ in 0..PATIENCE {
+            // Others may have had the items in hand, on their way from one place to another.
+            if self.busy.load(Ordering::SeqCst) == 0 || !result.is_err_and(AllocError::is_shortage)
+            {
+                break;
+            }
+            self.percpu.relax();
+            result = self.source.alloc_or_flush(request.without_waiting(), &mut flush_all);
+        }
+        let item = result?;
         self.count(Traffic { allocs: 1, frees: 0 });
         Ok(item)
     }
@@ -87,7 +154,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
 
     /// Whether items may be put into buckets just now.
     pub(crate) fn may_cache(&self) -> bool {
-        if self.config.bucket == 0 || self.source.wanted() {
+        if self.config.bucket == 0 || self.source.wanted() || self.frozen.load(Ordering::SeqCst) {
             return false;
         }
         self.make_slots();
@@ -97,32 +164,43 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     /// Gets the CPU a bucket with items, and one item for the caller. `None` if buckets cannot be
     /// had.
     fn refill(&self, request: Request) -> Result<Option<Item>, AllocError> {
+        let underway = Underway::new(self);
         let Some(mut spare) = self.take(Which::Free) else { return Ok(None) };
-        if let Some(item) = spare.bucket.pop() {
+        let item;
+        if let Some(first) = spare.bucket.pop() {
+            item = [first];
+            let taken = Taken { cache: self, items: &item };
             // The old `alloc` bucket, empty, becomes the CPU's `free` bucket.
             drop(spare.install(Which::Alloc).install(Which::Free));
-            self.settle();
-            return Ok(Some(item));
-        }
-        if let Some(mut full) = self.take_full() {
-            let item = full.bucket.pop();
+            drop(underway);
+            core::mem::forget(taken);
+        } else if let Some(mut full) = self.take_full() {
+            let Some(first) = full.bucket.pop() else { return Ok(None) };
+            item = [first];
+            let taken = Taken { cache: self, items: &item };
             drop(full.install(Which::Alloc));
             drop(spare.install(Which::Free));
-            self.settle();
-            return Ok(item);
+            drop(underway);
+            core::mem::forget(taken);
+        } else {
+            if spare.bucket.is_none() {
+                let Some(bucket) = self.empty_bucket() else { return Ok(None) };
+                spare.bucket = bucket;
+            }
+            self.count(spare.bucket.harvest());
+            // The reserve is for those who ask for it, not for the caches.
+            let ahead = request.without_waiting().without_reserve();
+            let count = self.source.import(spare.bucket.room(), ahead)?;
+            // SAFETY: the source has initialised and given us the first `count`, at most the capacity.
+            unsafe { spare.bucket.filled(count as u16) };
+            let Some(first) = spare.bucket.pop() else { return Ok(None) };
+            item = [first];
+            let taken = Taken { cache: self, items: &item };
+            drop(spare.install(Which::Alloc));
+            drop(underway);
+            core::mem::forget(taken);
         }
-        if spare.bucket.is_none() {
-            let Some(bucket) = self.empty_bucket() else { return Ok(None) };
-            spare.bucket = bucket;
-        }
-        self.count(spare.bucket.harvest());
-        let count = self.source.import(spare.bucket.room(), request.without_waiting())?;
-        // SAFETY: the source has initialised and given us the first `count`, at most the capacity.
-        unsafe { spare.bucket.filled(count as u16) };
-        let item = spare.bucket.pop();
-        drop(spare.install(Which::Alloc));
-        self.settle();
-        Ok(item)
+        Ok(Some(item[0]))
     }
 
     /// Puts an item into the CPU's `free` bucket, after trading that one for an empty one if it is
@@ -132,24 +210,22 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     ///
     /// The caller owns the item, and gives it up if this returns `true`.
     unsafe fn trade(&self, item: Item) -> bool {
+        let _underway = Underway::new(self);
         let Some(mut full) = self.take(Which::Free) else { return false };
         // SAFETY: the item is the caller's.
         if unsafe { full.bucket.push(item) } {
             drop(full.install(Which::Free));
-        } else {
-            let Some(mut empty) = self.take_empty() else {
-                drop(full.install(Which::Free));
-                self.settle();
-                return false;
-            };
-            // SAFETY: as above. An empty bucket has room, since the capacity is not 0.
-            let pushed = unsafe { empty.bucket.push(item) };
-            debug_assert!(pushed);
-            drop(empty.install(Which::Free));
-            drop(full);
+            return true;
         }
-        self.settle();
-        true
+        let Some(mut empty) = self.take_empty() else {
+            drop(full.install(Which::Free));
+            return false;
+        };
+        // SAFETY: as above.
+        let pushed = unsafe { empty.bucket.push(item) };
+        drop(empty.install(Which::Free));
+        drop(full);
+        pushed
     }
 
     /// Takes a bucket of the CPU we are on in hand, or `None` if the slot declines.
@@ -219,7 +295,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     /// After items were put into a slot or the depot: takes them out again if somebody waits for one.
     /// The waiter counts itself first and flushes then, we cache first and look then, so one of the
     /// two finds the items.
-    pub(crate) fn settle(&self) {
+    fn settle(&self) {
         fence(Ordering::SeqCst);
         if self.source.wanted() {
             self.flush();

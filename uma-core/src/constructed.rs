@@ -22,7 +22,12 @@ pub struct Constructed<S, H> {
 
 impl<S, H> Constructed<S, H> {
     /// Puts `hooks` around `source`.
-    pub const fn new(source: S, hooks: H) -> Self {
+    ///
+    /// # Safety
+    ///
+    /// The hooks suit the source: their init and fini touch no more of an item than its layout has, and
+    /// may run on any thread that uses this value.
+    pub const unsafe fn new(source: S, hooks: H) -> Self {
         Self { source, hooks }
     }
 
@@ -56,6 +61,8 @@ struct Teardown<'a, S: ItemSource, H: Hooks> {
     below: &'a Constructed<S, H>,
     items: &'a [Item],
     next: usize,
+    /// Whether caches below may not keep them either.
+    discard: bool,
 }
 
 impl<S: ItemSource, H: Hooks> Teardown<'_, S, H> {
@@ -74,8 +81,14 @@ impl<S: ItemSource, H: Hooks> Drop for Teardown<'_, S, H> {
         // After a panic of one fini the others still run; a second panic aborts, as it does when
         // the elements of a `Vec` are dropped.
         self.run();
-        // SAFETY: the caller of `release` gave these up, and they came from the source.
-        unsafe { self.below.source.release(self.items) };
+        // SAFETY: the caller of `release` or `discard` gave these up, and they came from the source.
+        unsafe {
+            if self.discard {
+                self.items.iter().for_each(|&item| self.below.source.discard(item));
+            } else {
+                self.below.source.release(self.items);
+            }
+        }
     }
 }
 
@@ -125,7 +138,7 @@ unsafe impl<S: ItemSource, H: Hooks> ItemSource for Constructed<S, H> {
 
     unsafe fn release(&self, items: &[Item]) {
         if H::HAS_INIT {
-            Teardown { below: self, items, next: 0 }.run();
+            Teardown { below: self, items, next: 0, discard: false }.run();
         } else {
             // SAFETY: the caller's duty is passed on unchanged.
             unsafe { self.source.release(items) }
@@ -152,6 +165,17 @@ unsafe impl<S: ItemSource, H: Hooks> ItemSource for Constructed<S, H> {
         Ok(item)
     }
 
+    unsafe fn discard(&self, item: Item) {
+        if H::HAS_INIT {
+            let one = [item];
+            let mut end = Teardown { below: self, items: &one, next: 0, discard: true };
+            end.run();
+        } else {
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { self.source.discard(item) };
+        }
+    }
+
     fn wanted(&self) -> bool {
         self.source.wanted()
     }
@@ -162,5 +186,14 @@ unsafe impl<S: ItemSource, H: Hooks> ItemSource for Constructed<S, H> {
 
     fn visit_stats(&self, stats: &mut Stats) {
         self.source.visit_stats(stats);
+    }
+
+    fn prefork(&self) {
+        self.source.prefork();
+    }
+
+    unsafe fn postfork(&self) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.source.postfork() }
     }
 }

@@ -70,7 +70,10 @@ impl AllocError {
     /// Whether free items held in caches could have served the request: the failures after which it
     /// is worth draining caches and trying again.
     pub const fn is_shortage(self) -> bool {
-        matches!(self, Self::Limit | Self::Pages(PageError::Exhausted | PageError::System(_)))
+        matches!(
+            self,
+            Self::Limit | Self::Metadata | Self::Pages(PageError::Exhausted | PageError::System(_))
+        )
     }
 }
 

@@ -14,11 +14,17 @@ use crate::{Item, Refused, Request};
 /// run at every allocation and free. `dtor` must leave the item as `init` left it. [`Constructed`]
 /// calls the first two, [`Zone`] the last two; the ones you leave out do nothing.
 ///
+/// Whoever puts hooks on a zone promises that they suit it (see [`Constructed::new`] and
+/// [`Zone::with_hooks`]). An item comes to `dtor`, and so to `fini`, as its user left it: zeroed, too, if
+/// a request asked for that.
+///
 /// All four run with no lock held, so they may sleep and may use zones, this one included. If one
 /// panics, no item is lost: the item goes back to where it came from and the panic goes on.
 ///
 /// [`Constructed`]: crate::Constructed
+/// [`Constructed::new`]: crate::Constructed::new
 /// [`Zone`]: crate::Zone
+/// [`Zone::with_hooks`]: crate::Zone::with_hooks
 pub trait Hooks {
     /// Whether [`init`](Self::init) or [`fini`](Self::fini) do anything. Where this is `false` they
     /// are not called.
@@ -50,7 +56,8 @@ pub trait Hooks {
         let _ = item;
     }
 
-    /// Prepares a constructed item for one use. `arg` is the caller's, as in `uma_zalloc_arg`.
+    /// Prepares a constructed item for one use. `arg` is the caller's, as in `uma_zalloc_arg`, and null
+    /// for callers that give none.
     ///
     /// # Errors
     ///
@@ -107,8 +114,8 @@ pub struct FnHooks {
     pub dtor: Option<unsafe fn(*mut (), Item, *mut ())>,
 }
 
-// SAFETY: function pointers are free to share; `context` is only ever handed to them, and whoever
-// sets it with a hook promises by `Hooks` that the pair may run on any thread.
+// SAFETY: neither function pointers nor a pointer that is only handed to them give access to anything.
+// Whoever puts the hooks on a zone promises that they may run on any thread.
 unsafe impl Send for FnHooks {}
 // SAFETY: as above.
 unsafe impl Sync for FnHooks {}

@@ -53,6 +53,9 @@ const fn sleepers(word: u64) -> u64 {
 /// before anybody fails or sleeps (see [`ItemSource::alloc_or_flush`]), so the limit is exact in both
 /// directions: never more than N, and N can always be in use.
 ///
+/// That is so with one cache above the limit. If several stacks share a limit by reference and have
+/// caches of their own, each flushes only its own, and what the others hold is out of its reach.
+///
 /// Without a limit it only counts, and the count costs one atomic addition per batch.
 pub struct Limited<S, L: RawMutex, Z: Sleep> {
     source: S,
@@ -151,15 +154,15 @@ impl<S, L: RawMutex, Z: Sleep> Limited<S, L, Z> {
     fn hand_out(&self) {
         loop {
             let mut queue = self.queue.lock();
+            // First of all, since a clone is foreign code: so far nothing has changed.
+            let Some(waker) = queue.first() else { return };
+            // A sleeper is counted exactly while it is in the queue, both under this lock.
             if !self.one_sleeper_to_item() {
                 return;
             }
-            // A sleeper is counted exactly while it is in the queue, both under this lock.
-            let waker = queue.grant_first();
+            queue.grant_first();
             drop(queue);
-            if let Some(waker) = waker {
-                self.sleep.wake(&waker);
-            }
+            self.sleep.wake(&waker);
         }
     }
 
@@ -177,21 +180,25 @@ impl<S, L: RawMutex, Z: Sleep> Limited<S, L, Z> {
     ///
     /// # Safety
     ///
-    /// As [`List::push`](crate::queue::List::push), unless it returns `true`.
-    unsafe fn enlist(&self, node: &Node<Z::Waker>) -> bool {
+    /// As [`List::push`](crate::queue::List::push), if it returns `Ok(false)`.
+    unsafe fn enlist(&self, node: &Node<Z::Waker>) -> Result<bool, AllocError> {
         let mut queue = self.queue.lock();
         let mut charged = false;
         let change = |word| {
             charged = sleepers(word) == 0 && items(word) < self.max.load(Ordering::SeqCst);
-            Some(if charged { word + 1 } else { word + ONE_SLEEPER })
+            match charged {
+                true => Some(word + 1),
+                false => word.checked_add(ONE_SLEEPER),
+            }
         };
-        // The closure never declines, so this cannot fail.
-        let _ = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
+        // It declines only if a million callers sleep already.
+        let changed = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
+        changed.map_err(|_| AllocError::Limit)?;
         if !charged {
             // SAFETY: passed on to the caller.
             unsafe { queue.push(node) };
         }
-        charged
+        Ok(charged)
     }
 
     /// Waits for room for one item. `flush` runs once, after the caller has its place in the queue.
@@ -199,7 +206,7 @@ impl<S, L: RawMutex, Z: Sleep> Limited<S, L, Z> {
         let node = Node::new(self.sleep.waker());
         // SAFETY: the node is in no list; it stays in this frame, and the guard below withdraws it
         // before the frame ends, also by unwinding.
-        if unsafe { self.enlist(&node) } {
+        if unsafe { self.enlist(&node)? } {
             return Ok(());
         }
         let place = Place { limit: self, node: &node };
@@ -327,6 +334,12 @@ unsafe impl<S: ItemSource, L: RawMutex, Z: Sleep> ItemSource for Limited<S, L, Z
         Ok(item)
     }
 
+    unsafe fn discard(&self, item: Item) {
+        let _refund = Charged { limit: self, count: 1 };
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.source.discard(item) };
+    }
+
     fn wanted(&self) -> bool {
         sleepers(self.word.load(Ordering::SeqCst)) != 0 || self.source.wanted()
     }
@@ -339,6 +352,19 @@ unsafe impl<S: ItemSource, L: RawMutex, Z: Sleep> ItemSource for Limited<S, L, Z
         self.source.visit_stats(stats);
         stats.limit = self.max().map_or(0, NonZeroU64::get);
         stats.sleeps = self.sleeps.load(Ordering::Relaxed);
+    }
+
+    fn prefork(&self) {
+        self.queue.hold();
+        self.source.prefork();
+    }
+
+    unsafe fn postfork(&self) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe {
+            self.source.postfork();
+            self.queue.let_go();
+        }
     }
 }
 

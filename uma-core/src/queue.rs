@@ -76,14 +76,20 @@ impl<W> List<W> {
         self.last = node;
     }
 
-    /// Grants the first waiter what it waits for, and returns whom to wake once the lock is dropped.
-    pub(crate) fn grant_first(&mut self) -> Option<W>
+    /// Whom to wake when the first waiter is granted what it waits for.
+    pub(crate) fn first(&self) -> Option<W>
     where
         W: Clone,
     {
+        // SAFETY: a node in the list is alive.
+        unsafe { self.first.as_ref() }.map(|node| node.waiter.waker.clone())
+    }
+
+    /// Grants the first waiter what it waits for. The caller wakes it once the lock is dropped.
+    pub(crate) fn grant_first(&mut self) {
         let node = self.first;
         if node.is_null() {
-            return None;
+            return;
         }
         // SAFETY: a node in the list is alive, and its link is ours under the lock. The store to
         // `granted` is the last access: from there on the node may be gone.
@@ -92,9 +98,7 @@ impl<W> List<W> {
             if self.first.is_null() {
                 self.last = ptr::null();
             }
-            let waker = (*node).waiter.waker.clone();
             (*node).waiter.granted.store(true, Ordering::Release);
-            Some(waker)
         }
     }
 
@@ -133,6 +137,21 @@ impl<L: RawMutex, W> Queue<L, W> {
     pub(crate) const fn new() -> Self {
         let list = List { first: ptr::null(), last: ptr::null() };
         Self { list: Mutex::const_new(L::INIT, list) }
+    }
+
+    /// Takes the lock and keeps it.
+    pub(crate) fn hold(&self) {
+        core::mem::forget(self.list.lock());
+    }
+
+    /// Lets go of the lock.
+    ///
+    /// # Safety
+    ///
+    /// This thread holds it by `hold`.
+    pub(crate) unsafe fn let_go(&self) {
+        // SAFETY: the guard was forgotten in `hold`.
+        unsafe { self.list.force_unlock() }
     }
 
     pub(crate) fn lock(&self) -> lock_api::MutexGuard<'_, L, List<W>> {

@@ -72,6 +72,11 @@ impl Request {
         Self { flags: self.flags & !WAIT, ..self }
     }
 
+    /// The same request, but leaving the keg's reserve alone.
+    pub const fn without_reserve(self) -> Self {
+        Self { flags: self.flags & !RESERVE, ..self }
+    }
+
     /// Whether the caller may be put to sleep.
     pub const fn may_wait(self) -> bool {
         self.flags & WAIT != 0

@@ -127,6 +127,19 @@ pub unsafe trait ItemSource {
     fn visit_stats(&self, stats: &mut Stats) {
         let _ = stats;
     }
+
+    /// Takes every lock of this source and of those below it, and keeps them: for a copy of the
+    /// process to be made (fork(2)) in which nothing is half done. A source without locks has nothing
+    /// to do, and a reference leaves it to the owner. Until [`postfork`](Self::postfork) every other call
+    /// may block.
+    fn prefork(&self) {}
+
+    /// Lets go of what [`prefork`](Self::prefork) took, in the process or in its copy.
+    ///
+    /// # Safety
+    ///
+    /// This thread, or the one that it is the copy of, called `prefork`, and this was not called since.
+    unsafe fn postfork(&self) {}
 }
 
 // SAFETY: forwards every method, also the provided ones, to an implementation that keeps the
@@ -184,4 +197,7 @@ unsafe impl<S: ItemSource + ?Sized> ItemSource for &S {
     fn visit_stats(&self, stats: &mut Stats) {
         (**self).visit_stats(stats);
     }
+
+    // `prefork` and `postfork` are not passed on: a source that several stacks share by reference has an
+    // owner, who takes its locks once.
 }

@@ -34,6 +34,8 @@ pub struct Stats {
     pub bucket_size: u32,
     /// CPUs that have a slot, 0 without buckets.
     pub slots: u32,
+    /// How slots are reached (`rseq`, `locks`, ...), empty without buckets.
+    pub mode: &'static str,
 }
 
 impl Stats {

@@ -32,14 +32,21 @@ pub struct Zone<S, H = NoHooks> {
 impl<S> Zone<S> {
     /// A zone whose items have no ctor or dtor.
     pub const fn new(name: &str, source: S) -> Self {
-        Self::with_hooks(Name::new(name), source, NoHooks)
+        // SAFETY: no hooks touch no items.
+        unsafe { Self::with_hooks(Name::new(name), source, NoHooks) }
     }
 }
 
 impl<S, H> Zone<S, H> {
     /// A zone with hooks, of which it runs ctor and dtor. (Init and fini are run by
     /// [`Constructed`](crate::Constructed), further down.)
-    pub const fn with_hooks(name: Name, source: S, hooks: H) -> Self {
+    ///
+    /// # Safety
+    ///
+    /// The hooks suit the source: their ctor and dtor touch no more of an item than its layout has, take
+    /// a null `arg` from callers that give none, find items as the hooks of `Constructed` below leave
+    /// them, and may run on any thread that uses this value.
+    pub const unsafe fn with_hooks(name: Name, source: S, hooks: H) -> Self {
         Self { source, hooks, fails: AtomicU64::new(0), name }
     }
 
@@ -82,7 +89,8 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
     /// wait.
     #[inline]
     pub fn alloc(&self, request: Request) -> Result<Item, AllocError> {
-        self.alloc_arg(core::ptr::null_mut(), request)
+        // SAFETY: whoever put the hooks on the zone promised that they take null.
+        unsafe { self.alloc_arg(core::ptr::null_mut(), request) }
     }
 
     /// Allocates an item and passes `arg` to its ctor (`uma_zalloc_arg`).
@@ -90,10 +98,15 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
     /// # Errors
     ///
     /// As [`alloc`](Self::alloc).
+    ///
+    /// # Safety
+    ///
+    /// `arg` is what the zone's ctor expects.
     #[inline]
-    pub fn alloc_arg(&self, arg: *mut (), request: Request) -> Result<Item, AllocError> {
+    pub unsafe fn alloc_arg(&self, arg: *mut (), request: Request) -> Result<Item, AllocError> {
         match self.source.alloc(request) {
-            Ok(item) => self.prepare(item, arg, request),
+            // SAFETY: the caller's duty is passed on unchanged.
+            Ok(item) => unsafe { self.prepare(item, arg, request) },
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -140,10 +153,19 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
     }
 
     /// Runs the ctor, then zeroes if asked to: `M_ZERO` comes after the ctor, as in zone(9).
+    ///
+    /// # Safety
+    ///
+    /// The item came from the source just now, and `arg` is what the ctor expects.
     #[inline]
-    fn prepare(&self, item: Item, arg: *mut (), request: Request) -> Result<Item, AllocError> {
+    unsafe fn prepare(
+        &self,
+        item: Item,
+        arg: *mut (),
+        request: Request,
+    ) -> Result<Item, AllocError> {
         let doubtful = Discard { source: &self.source, item };
-        // SAFETY: the item came from the source just now, through init or the last dtor.
+        // SAFETY: the item came through init or the last dtor; the rest is passed on from the caller.
         let made = unsafe { self.hooks.ctor(item, arg, request) };
         if made.is_err() {
             drop(doubtful);
@@ -204,7 +226,10 @@ unsafe impl<S: ItemSource, H: Hooks> ItemSource for Zone<S, H> {
         let mut batch = Unwind { zone: self, items, ready: 0, taken: 0 };
         for &item in items {
             batch.taken += 1;
-            if let Err(error) = self.prepare(item, core::ptr::null_mut(), request) {
+            // SAFETY: the item came from the source just now; the hooks take null, as promised when they
+            // were put on the zone.
+            let prepared = unsafe { self.prepare(item, core::ptr::null_mut(), request) };
+            if let Err(error) = prepared {
                 // Those that are ready are the caller's, the rest goes back.
                 let Unwind { ready, taken, .. } = batch;
                 core::mem::forget(batch);
@@ -233,7 +258,8 @@ unsafe impl<S: ItemSource, H: Hooks> ItemSource for Zone<S, H> {
         flush: &mut dyn FnMut(),
     ) -> Result<Item, AllocError> {
         match self.source.alloc_or_flush(request, flush) {
-            Ok(item) => self.prepare(item, core::ptr::null_mut(), request),
+            // SAFETY: as in `import`.
+            Ok(item) => unsafe { self.prepare(item, core::ptr::null_mut(), request) },
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -262,6 +288,15 @@ unsafe impl<S: ItemSource, H: Hooks> ItemSource for Zone<S, H> {
     fn visit_stats(&self, stats: &mut Stats) {
         self.source.visit_stats(stats);
         stats.fails += self.fails.load(Ordering::Relaxed);
+    }
+
+    fn prefork(&self) {
+        self.source.prefork();
+    }
+
+    unsafe fn postfork(&self) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.source.postfork() }
     }
 }
 

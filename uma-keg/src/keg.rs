@@ -406,6 +406,15 @@ unsafe impl<P: PageSupplier, L: RawMutex, M: Metadata> ItemSource for Keg<P, L, 
         stats.slabs = state.slabs;
         stats.bytes = state.slabs * self.layout.slab_size() as u64;
     }
+
+    fn prefork(&self) {
+        core::mem::forget(self.state.lock());
+    }
+
+    unsafe fn postfork(&self) {
+        // SAFETY: the caller called `prefork`, which forgot the guard.
+        unsafe { self.state.force_unlock() }
+    }
 }
 
 impl<P: PageSupplier, L: RawMutex, M: Metadata> Drop for Keg<P, L, M> {

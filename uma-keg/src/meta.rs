@@ -125,6 +125,23 @@ impl<P: PageSupplier + Copy, L: RawMutex> MetaKegs<P, L> {
         }
     }
 
+    /// Takes every lock and keeps it, for fork(2). See [`ItemSource::prefork`].
+    pub fn prefork(&self) {
+        self.classes.iter().for_each(ItemSource::prefork);
+    }
+
+    /// Lets go of what [`prefork`](Self::prefork) took.
+    ///
+    /// # Safety
+    ///
+    /// As [`ItemSource::postfork`].
+    pub unsafe fn postfork(&self) {
+        for keg in &self.classes {
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { keg.postfork() };
+        }
+    }
+
     /// Bytes of pages held.
     pub fn bytes(&self) -> u64 {
         let mut bytes = self.large.load(Ordering::Relaxed);

@@ -52,9 +52,11 @@ fn a_zone_with_all_hooks() {
     let hooks = CountingHooks::new();
     {
         let pool = Pool::of(layout(32, 8), 200);
-        let made = Constructed::new(pool, &hooks);
+        // SAFETY: these hooks do not touch the items.
+        let made = unsafe { Constructed::new(pool, &hooks) };
         let limited = Limit::new(made, NonZeroU64::new(150), NoSleep);
-        let zone = Zone::with_hooks("test".into(), limited, &hooks);
+        // SAFETY: as above.
+        let zone = unsafe { Zone::with_hooks("test".into(), limited, &hooks) };
         item_source(&zone);
         item_source_threads(&zone);
         hooks.assert_idle();

@@ -1,13 +1,16 @@
 //! How zones of an ordinary process reach the slot of the running CPU.
 
-use std::sync::OnceLock;
-use std::{eprintln, thread};
+use std::fmt;
+use std::io::Write;
+use std::thread;
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
 use uma_cache::Rseq;
 use uma_cache::bucket::Owned;
 use uma_cache::{CpuLocks, CurrentCpu, PerCpu, Slots, Which};
 use uma_core::Item;
+
+use crate::sync::{AtomicU8, AtomicUsize, Ordering};
 
 /// The way that was chosen for this process, at the first use of a zone, and never changes:
 /// restartable sequences where the C library and the kernel have what they take, else a lock per
@@ -18,7 +21,7 @@ use uma_core::Item;
 #[derive(Clone, Copy, Debug)]
 pub enum HostAccess {
     /// Restartable sequences.
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
     Rseq(Rseq),
     /// A lock per slot.
     Locks(CpuLocks<HostCpus>),
@@ -28,34 +31,52 @@ impl HostAccess {
     const LOCKS: Self = Self::Locks(CpuLocks::new(HostCpus));
 
     pub(crate) fn chosen() -> Self {
-        static CHOSEN: OnceLock<HostAccess> = OnceLock::new();
-        *CHOSEN.get_or_init(|| {
-            let wish = std::env::var_os("UMA_PERCPU");
-            match wish.as_deref().and_then(|wish| wish.to_str()) {
-                Some("locks") => Self::LOCKS,
-                Some("rseq") => Self::rseq().unwrap_or_else(|| {
-                    eprintln!("uma: UMA_PERCPU=rseq, but there are no restartable sequences here");
-                    Self::LOCKS
-                }),
-                Some(other) if !other.is_empty() => {
-                    eprintln!("uma: UMA_PERCPU={other} is neither \"rseq\" nor \"locks\"");
-                    Self::best()
-                }
-                _ => Self::best(),
+        // No lock and no waiting: a child of fork must not find another thread half way through.
+        const UNKNOWN: u8 = 0;
+        const LOCKS: u8 = 1;
+        const RSEQ: u8 = 2;
+        static CHOSEN: AtomicU8 = AtomicU8::new(UNKNOWN);
+        let mut chosen = CHOSEN.load(Ordering::Acquire);
+        if chosen == UNKNOWN {
+            #[cfg(unix)]
+            crate::fork::install();
+            let wish = if matches!(Self::wished(), Self::Locks(_)) { LOCKS } else { RSEQ };
+            let first = CHOSEN.compare_exchange(UNKNOWN, wish, Ordering::AcqRel, Ordering::Acquire);
+            chosen = first.map_or_else(|first| first, |_| wish);
+        }
+        // Where one thread found sequences, others of the process find the same ones.
+        if chosen == RSEQ { Self::rseq().unwrap_or(Self::LOCKS) } else { Self::LOCKS }
+    }
+
+    /// What the environment asks for, or else the best.
+    fn wished() -> Self {
+        let wish = std::env::var_os("UMA_PERCPU");
+        match wish.as_deref().and_then(|wish| wish.to_str()) {
+            Some("locks") => Self::LOCKS,
+            Some("rseq") => Self::rseq().unwrap_or_else(|| {
+                complain(format_args!(
+                    "UMA_PERCPU=rseq, but there are no restartable sequences here"
+                ));
+                Self::LOCKS
+            }),
+            Some(other) if !other.is_empty() => {
+                complain(format_args!("UMA_PERCPU={other} is neither \"rseq\" nor \"locks\""));
+                Self::best()
             }
-        })
+            _ => Self::best(),
+        }
     }
 
     fn best() -> Self {
         Self::rseq().unwrap_or(Self::LOCKS)
     }
 
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
     fn rseq() -> Option<Self> {
         Rseq::available(HostCpus.cpus()).map(Self::Rseq)
     }
 
-    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64")))]
     fn rseq() -> Option<Self> {
         None
     }
@@ -65,7 +86,7 @@ impl HostAccess {
 macro_rules! either {
     ($access:expr, $one:ident => $what:expr) => {
         match $access {
-            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
             HostAccess::Rseq($one) => $what,
             HostAccess::Locks($one) => $what,
         }
@@ -101,6 +122,19 @@ unsafe impl PerCpu for HostAccess {
         either!(self, access => access.fence_range(slots, cpus));
     }
 
+    fn prefork(&self, slots: Slots<'_>) {
+        either!(self, access => access.prefork(slots));
+    }
+
+    unsafe fn postfork(&self, slots: Slots<'_>) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        either!(self, access => unsafe { access.postfork(slots) });
+    }
+
+    fn relax(&self) {
+        thread::yield_now();
+    }
+
     fn mode(&self) -> &'static str {
         either!(self, access => access.mode())
     }
@@ -112,8 +146,16 @@ pub struct HostCpus;
 
 impl CurrentCpu for HostCpus {
     fn cpus(&self) -> usize {
-        static CPUS: OnceLock<usize> = OnceLock::new();
-        *CPUS.get_or_init(|| possible_cpus().unwrap_or_else(parallelism))
+        static CPUS: AtomicUsize = AtomicUsize::new(0);
+        match CPUS.load(Ordering::Relaxed) {
+            0 => {
+                // Every thread finds the same number.
+                let cpus = possible_cpus().unwrap_or_else(configured_cpus);
+                CPUS.store(cpus, Ordering::Relaxed);
+                cpus
+            }
+            cpus => cpus,
+        }
     }
 
     #[cfg(target_os = "linux")]
@@ -144,6 +186,14 @@ fn possible_cpus() -> Option<usize> {
     last.parse::<usize>().ok()?.checked_add(1)
 }
 
-fn parallelism() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
+/// CPUs that the machine has, as the C library counts them.
+fn configured_cpus() -> usize {
+    // SAFETY: asks for a number.
+    let cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
+    usize::try_from(cpus).unwrap_or(1).max(1)
+}
+
+/// Tells the operator of something, if there is anybody to hear it.
+pub(crate) fn complain(message: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "uma: {message}");
 }

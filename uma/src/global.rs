@@ -3,6 +3,7 @@
 use std::fmt;
 use std::vec::Vec;
 
+use uma_cache::PerCpu;
 use uma_core::Reclaim;
 
 use crate::stat::{HEAD, ZoneInfo, line};
@@ -46,14 +47,17 @@ pub fn stat() -> Stat {
 impl fmt::Display for Stat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{HEAD}")?;
-        self.zones.iter().try_for_each(|zone| line(f, &zone.name, &zone.stats))
+        self.zones.iter().try_for_each(|zone| line(f, &zone.name, &zone.stats))?;
+        writeln!(f, "per-CPU slots: {} by {}", Host.cpus().cpus(), Host.cpus().mode())
     }
 }
 
 /// Makes every zone of the process give memory back (`uma_reclaim`), then gives the pages that they
 /// freed back to the system.
 ///
-/// It runs the fini hooks of cached objects, on this thread. Do not call it from a hook.
+/// It runs the fini hooks of cached objects, on this thread, without any lock. Do not call it from a hook,
+/// and do not destroy a zone in a hook of an object that lies in it: dropping a zone waits until nobody
+/// looks at it any more, and would wait for this call.
 pub fn reclaim(mode: Reclaim) {
     Host.registry().visit(&mut |zone| zone.reclaim(mode));
     Host::trim();

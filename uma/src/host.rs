@@ -1,22 +1,21 @@
 //! The platform of an ordinary process: mmap, threads, the locks of `parking_lot`.
 
-use std::eprintln;
 use std::fmt;
-use std::sync::OnceLock;
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::RawMutex;
-use uma_backend_mmap::MmapPages;
+use uma_backend_mmap::{Config, MmapPages};
 use uma_core::{Deadline, Sleep};
 use uma_keg::MetaKegs;
 
-use crate::access::HostAccess;
+use crate::access::{HostAccess, complain};
+use crate::lock::HostLock;
 use crate::{Platform, Registry};
 
-static PAGES: MmapPages = MmapPages::new();
-static METADATA: MetaKegs<&'static MmapPages, RawMutex> = MetaKegs::new(&PAGES);
-static REGISTRY: Registry<RawMutex> = Registry::new();
+pub(crate) static PAGES: MmapPages<HostLock> = MmapPages::with_lock(Config::DEFAULT);
+pub(crate) static METADATA: MetaKegs<&'static MmapPages<HostLock>, HostLock> =
+    MetaKegs::new(&PAGES);
+static REGISTRY: Registry<HostLock> = Registry::new();
 
 /// The platform of an ordinary process: pages by mmap, one slot per CPU of the machine, waiting by
 /// parking threads, and one registry for all zones of the process.
@@ -39,11 +38,11 @@ impl Host {
 
 // SAFETY: every method leads to a static.
 unsafe impl Platform for Host {
-    type Pages = &'static MmapPages;
+    type Pages = &'static MmapPages<HostLock>;
     type Cpus = HostAccess;
-    type Lock = RawMutex;
+    type Lock = HostLock;
     type Sleep = Park;
-    type Metadata = &'static MetaKegs<&'static MmapPages, RawMutex>;
+    type Metadata = &'static MetaKegs<&'static MmapPages<HostLock>, HostLock>;
 
     fn pages(&self) -> Self::Pages {
         &PAGES
@@ -61,7 +60,7 @@ unsafe impl Platform for Host {
         &METADATA
     }
 
-    fn registry(&self) -> &Registry<RawMutex> {
+    fn registry(&self) -> &Registry<HostLock> {
         &REGISTRY
     }
 
@@ -70,12 +69,11 @@ unsafe impl Platform for Host {
     }
 
     fn report(&self, message: fmt::Arguments<'_>) {
-        eprintln!("uma: {message}");
+        complain(message);
     }
 }
 
-/// Waits by parking the thread. Its clock counts nanoseconds from its first use; see
-/// [`Park::deadline_in`].
+/// Waits by parking the thread. Its clock is the system's monotonic one; see [`Park::deadline_in`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Park;
 
@@ -90,11 +88,19 @@ impl Park {
 impl Sleep for Park {
     type Waker = Thread;
 
+    #[cfg(unix)]
     fn now(&self) -> u64 {
-        static START: OnceLock<Instant> = OnceLock::new();
-        let passed = START.get_or_init(Instant::now).elapsed();
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        // Neither is negative, and 584 years fit.
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    }
+
+    #[cfg(not(unix))]
+    fn now(&self) -> u64 {
+        use std::time::Instant;
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         // 584 years fit.
-        passed.as_nanos() as u64
+        START.get_or_init(Instant::now).elapsed().as_nanos() as u64
     }
 
     fn waker(&self) -> Thread {

@@ -20,6 +20,7 @@
 //! let parsers = ObjectCache::<Vec<u8>>::builder("parser")
 //!     .init(|| Vec::with_capacity(1 << 16))                            // once
 //!     .dtor(|buffer| buffer.clear())                                   // after every use
+//!     .bucket(4)                                                       // made four at a time
 //!     .max_items(64)
 //!     .build()?;
 //! let mut buffer = parsers.get()?;                                     // waits if 64 are in use
@@ -54,10 +55,14 @@ extern crate std;
 #[cfg(feature = "std")]
 mod access;
 mod error;
+#[cfg(all(feature = "std", unix))]
+mod fork;
 #[cfg(feature = "std")]
 mod global;
 #[cfg(feature = "std")]
 mod host;
+#[cfg(feature = "std")]
+mod lock;
 mod object;
 mod platform;
 mod raw;
@@ -83,7 +88,9 @@ pub use error::{Rejected, ZoneError};
 pub use global::{Stat, reclaim, stat, zones};
 #[cfg(feature = "std")]
 pub use host::{Host, Park};
-pub use object::{Cached, FnObject, ObjectCache, ObjectCacheBuilder, ObjectHooks, TypedHooks};
+#[cfg(feature = "std")]
+pub use lock::HostLock;
+pub use object::{Cached, FnObject, ObjectCache, ObjectCacheBuilder, ObjectHooks};
 pub use platform::Platform;
 pub use raw::{RawZone, RawZoneBuilder, Slabs, Stack, Supply};
 pub use registry::{Registry, ZoneRef};

@@ -9,6 +9,8 @@ use core::ptr::NonNull;
 
 use uma_core::{ConfigError, Deadline, Hooks, Item, Name, Reclaim, Refused, Request, Stats};
 
+use uma_cache::bucket::capacity_for;
+
 use crate::raw::{Config, RawZone, RawZoneBuilder};
 use crate::zone::item_of;
 use crate::{DefaultPlatform, Platform, ZoneError};
@@ -119,7 +121,10 @@ impl<T> fmt::Debug for FnObject<T> {
 }
 
 /// [`ObjectHooks`] as hooks of a zone: where pointers become references.
-pub struct TypedHooks<T, O> {
+///
+/// They suit items of the layout of a `T` that are never zeroed, which is why the zone of an object
+/// cache is not to be had as a raw one.
+pub(crate) struct TypedHooks<T, O> {
     object: O,
     values: PhantomData<fn(T) -> T>,
 }
@@ -263,8 +268,11 @@ impl<T, O, P: Platform> ObjectCacheBuilder<T, O, P> {
         self
     }
 
-    /// So many objects to a bucket; 0 caches nothing, and every get constructs. Otherwise chosen by
-    /// size.
+    /// So many objects to a bucket; 0 caches nothing, and every get constructs. Otherwise chosen by the
+    /// size of `T` itself, at least 1.
+    ///
+    /// Objects are made a bucket at a time, ahead of need, so choose few for small types that own much
+    /// memory elsewhere.
     pub fn bucket(mut self, items: u16) -> Self {
         self.raw.config.bucket = Some(items);
         self
@@ -280,8 +288,10 @@ impl<T, O, P: Platform> ObjectCacheBuilder<T, O, P> {
         T: Send + 'static,
         O: ObjectHooks<T> + Clone + Send + Sync + 'static,
     {
-        let RawZoneBuilder { config, platform, hooks } = self.raw;
+        let RawZoneBuilder { mut config, platform, hooks } = self.raw;
         let hooks = TypedHooks { object: hooks, values: PhantomData };
+        // A cache that keeps nothing would be none.
+        config.bucket = config.bucket.or(Some(capacity_for(config.size).max(1)));
         Ok(ObjectCache { raw: RawZoneBuilder { config, platform, hooks }.build()? })
     }
 }
@@ -325,11 +335,6 @@ where
     fn take(&self, request: Request) -> Result<Cached<'_, T, O, P>, ZoneError> {
         let item = self.raw.alloc(request)?;
         Ok(Cached { pointer: item.cast(), cache: self, owns: PhantomData })
-    }
-
-    /// The zone below.
-    pub const fn as_raw(&self) -> &RawZone<P, TypedHooks<T, O>> {
-        &self.raw
     }
 
     /// The cache's name.

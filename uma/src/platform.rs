@@ -17,7 +17,8 @@ use crate::Registry;
 /// # Safety
 ///
 /// The methods of a platform and of all its clones always lead to the same pages, metadata and registry:
-/// what is taken through one handle is given back through another.
+/// what is taken through one handle is given back through another. Pages, metadata and what `cpus` leads
+/// to live as long as the registry does, since a zone that is forgotten instead of dropped stays in it.
 ///
 /// # Example
 ///

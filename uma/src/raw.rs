@@ -6,8 +6,8 @@ use core::ptr::{self, NonNull};
 
 use uma_cache::{BucketCache, CacheConfig};
 use uma_core::{
-    AllocError, ConfigError, ConfigFault, Constructed, FnHooks, Hooks, Item, Limited, Metadata,
-    Name, Reclaim, Request, Stats, Zone,
+    AllocError, ConfigError, ConfigFault, Constructed, Hooks, Item, ItemSource, Limited, Metadata,
+    Name, NoHooks, Reclaim, Request, Stats, Zone,
 };
 use uma_keg::{Keg, SlabConfig, SlabLayout};
 
@@ -99,7 +99,7 @@ struct Core<P: Platform, H: Hooks> {
 /// ```
 pub struct RawZone<
     P: Platform = DefaultPlatform,
-    H: Hooks + Clone + Send + Sync + 'static = FnHooks,
+    H: Hooks + Clone + Send + Sync + 'static = NoHooks,
 > {
     core: AtomicPtr<Core<P, H>>,
     config: Config,
@@ -110,7 +110,7 @@ pub struct RawZone<
 /// Describes a [`RawZone`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder makes nothing until `build`"]
-pub struct RawZoneBuilder<P: Platform = DefaultPlatform, H = FnHooks> {
+pub struct RawZoneBuilder<P: Platform = DefaultPlatform, H = NoHooks> {
     pub(crate) config: Config,
     pub(crate) platform: P,
     pub(crate) hooks: H,
@@ -127,7 +127,7 @@ impl RawZone {
 impl<P: Platform> RawZone<P> {
     /// Describes a zone without hooks on a given platform.
     pub const fn builder_in(name: &str, item: Layout, platform: P) -> RawZoneBuilder<P> {
-        RawZoneBuilder { config: Config::new(name, item), platform, hooks: FnHooks::NONE }
+        RawZoneBuilder { config: Config::new(name, item), platform, hooks: NoHooks }
     }
 }
 
@@ -165,7 +165,15 @@ impl<P: Platform, H> RawZoneBuilder<P, H> {
     }
 
     /// The zone's hooks.
-    pub fn hooks<N: Hooks + Clone + Send + Sync + 'static>(self, hooks: N) -> RawZoneBuilder<P, N> {
+    ///
+    /// # Safety
+    ///
+    /// The hooks, and every clone of them, suit the zone: they touch no more of an item than its layout
+    /// has, ctor and dtor take a null `arg`, and they may run on any thread.
+    pub unsafe fn hooks<N: Hooks + Clone + Send + Sync + 'static>(
+        self,
+        hooks: N,
+    ) -> RawZoneBuilder<P, N> {
         RawZoneBuilder { config: self.config, platform: self.platform, hooks }
     }
 }
@@ -256,7 +264,9 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
         let slab = SlabLayout::new(item, slab)?;
         let keg = Keg::with_layout(platform.pages(), platform.metadata(), slab);
         keg.set_reserve(config.reserve);
-        let constructed = Constructed::new(keg, self.hooks.clone());
+        let hooks = (self.hooks.clone(), self.hooks.clone());
+        // SAFETY: whoever gave us the hooks promised that they suit the items (see `hooks`).
+        let constructed = unsafe { Constructed::new(keg, hooks.0) };
         let limited = Limited::new(constructed, max_items, platform.sleep());
         let cache = match config.bucket {
             None => CacheConfig::for_size(item.size()),
@@ -272,13 +282,10 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
         // SAFETY: the node enters a registry below only if `core` stays, and leaves it before `core`
         // goes; zones may be used from any thread, as the bounds of `Platform` and `H` have it.
         let node = unsafe { Node::new(core.as_ptr().cast(), Self::VTABLE) };
+        // SAFETY: as for `Constructed` above.
+        let zone = unsafe { Zone::with_hooks(config.name, stack, hooks.1) };
         // SAFETY: the memory is ours and has the layout of a `Core`.
-        unsafe {
-            core.write(Core {
-                zone: Zone::with_hooks(config.name, stack, self.hooks.clone()),
-                node,
-            });
-        };
+        unsafe { core.write(Core { zone, node }) };
 
         let (null, new) = (ptr::null_mut(), core.as_ptr());
         match self.core.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
@@ -308,7 +315,8 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     /// Why there is none.
     #[inline]
     pub fn alloc(&self, request: Request) -> Result<Item, ZoneError> {
-        self.alloc_arg(ptr::null_mut(), request)
+        // SAFETY: whoever gave us the hooks promised that they take null.
+        unsafe { self.alloc_arg(ptr::null_mut(), request) }
     }
 
     /// Allocates an item and passes `arg` to its ctor (`uma_zalloc_arg`).
@@ -316,9 +324,14 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     /// # Errors
     ///
     /// As [`alloc`](Self::alloc).
+    ///
+    /// # Safety
+    ///
+    /// `arg` is what the zone's ctor expects.
     #[inline]
-    pub fn alloc_arg(&self, arg: *mut (), request: Request) -> Result<Item, ZoneError> {
-        match self.core().and_then(|core| core.zone.alloc_arg(arg, request)) {
+    pub unsafe fn alloc_arg(&self, arg: *mut (), request: Request) -> Result<Item, ZoneError> {
+        // SAFETY: the caller's duty is passed on unchanged.
+        match self.core().and_then(|core| unsafe { core.zone.alloc_arg(arg, request) }) {
             Ok(item) => Ok(item),
             Err(reason) => Err(self.error(reason)),
         }
@@ -425,29 +438,51 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
             let core = unsafe { &*core.cast::<Core<P, H>>() };
             core.zone.reclaim(mode);
         },
+        prefork: |core| {
+            // SAFETY: as above.
+            let core = unsafe { &*core.cast::<Core<P, H>>() };
+            core.zone.prefork();
+        },
+        postfork: |core| {
+            // SAFETY: as above; and the registry has called `prefork` before.
+            unsafe { (*core.cast::<Core<P, H>>()).zone.postfork() };
+        },
     };
 }
 
 impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> Drop for RawZone<P, H> {
     fn drop(&mut self) {
         let Some(core) = NonNull::new(*self.core.get_mut()) else { return };
-        {
-            // SAFETY: `make` put it there, and only we end its life.
-            let core = unsafe { core.as_ref() };
-            // SAFETY: `make` listed the node.
-            unsafe { self.platform.registry().remove(&core.node, || self.platform.relax()) };
-            core.zone.reclaim(Reclaim::DrainCpu);
-            let keg = core.zone.source().source().source().source();
-            if keg.live() != 0 {
-                report_leak(&self.platform, &self.config, keg);
-                return;
-            }
+        // SAFETY: `make` put it there, and only `Ending` ends its life.
+        let made = unsafe { core.as_ref() };
+        // SAFETY: `make` listed the node.
+        unsafe { self.platform.registry().remove(&made.node, || self.platform.relax()) };
+        let _ending = Ending { zone: self, core };
+        // The user's hooks may panic here, for every item that was cached.
+        made.zone.reclaim(Reclaim::DrainCpu);
+    }
+}
+
+/// The end of a zone that is off the registry and has given back what it could.
+struct Ending<'a, P: Platform, H: Hooks + Clone + Send + Sync + 'static> {
+    zone: &'a RawZone<P, H>,
+    core: NonNull<Core<P, H>>,
+}
+
+impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> Drop for Ending<'_, P, H> {
+    fn drop(&mut self) {
+        let platform = &self.zone.platform;
+        // SAFETY: the zone is being dropped, so we have its pinned part to ourselves.
+        let keg = unsafe { self.core.as_ref() }.zone.source().source().source().source();
+        if keg.live() != 0 {
+            report_leak(platform, &self.zone.config, keg);
+            return;
         }
-        // SAFETY: the zone is off the registry, we have it to ourselves, and no item is out. Its
-        // memory came from `alloc_meta` with this layout.
+        // SAFETY: no item is out, so nothing uses it any more. Its memory came from `alloc_meta` with
+        // this layout.
         unsafe {
-            core.drop_in_place();
-            self.platform.metadata().free_meta(core.cast(), Layout::new::<Core<P, H>>());
+            self.core.drop_in_place();
+            platform.metadata().free_meta(self.core.cast(), Layout::new::<Core<P, H>>());
         }
     }
 }

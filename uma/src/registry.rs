@@ -10,7 +10,7 @@
 //! it happens without the lock: the visitor counts itself into the node, which keeps the node in the
 //! list; whoever destroys the zone waits until the last visitor has left.
 //!
-//! Lock order: the registry's lock is a leaf.
+//! Lock order: the registry's lock is a leaf, but for `prefork`, which takes all locks under it.
 
 use core::ptr;
 
@@ -25,6 +25,8 @@ pub(crate) struct Vtable {
     pub(crate) name: unsafe fn(*const ()) -> Name,
     pub(crate) stats: unsafe fn(*const ()) -> Stats,
     pub(crate) reclaim: unsafe fn(*const (), Reclaim),
+    pub(crate) prefork: unsafe fn(*const ()),
+    pub(crate) postfork: unsafe fn(*const ()),
 }
 
 /// A zone's place in the registry.
@@ -66,6 +68,19 @@ struct List {
 // what they point to may be used from any thread.
 unsafe impl Send for List {}
 
+impl List {
+    /// Shows every node to `each`, under the registry's lock.
+    fn for_each(&self, mut each: impl FnMut(&Node)) {
+        let mut at = self.first;
+        // SAFETY: the nodes in the list are alive, and their links are ours under the lock.
+        while let Some(node) = unsafe { at.as_ref() } {
+            each(node);
+            // SAFETY: as above.
+            at = unsafe { (*node.links.get()).next };
+        }
+    }
+}
+
 /// The zones of one platform, in the order in which they were first used.
 pub struct Registry<L: RawMutex> {
     list: Mutex<L, List>,
@@ -90,7 +105,8 @@ impl ZoneRef<'_> {
         unsafe { (self.node.vtable.stats)(self.node.zone) }
     }
 
-    /// Makes the zone give memory back.
+    /// Makes the zone give memory back. If that runs a hook which destroys this very zone, it waits for
+    /// itself.
     pub fn reclaim(&self, mode: Reclaim) {
         // SAFETY: as in `name`.
         unsafe { (self.node.vtable.reclaim)(self.node.zone, mode) }
@@ -149,6 +165,30 @@ impl<L: RawMutex> Registry<L> {
             }
             drop(list);
             relax();
+        }
+    }
+
+    /// Takes the locks of the registry and of every zone in it, and keeps them. See
+    /// [`ItemSource::prefork`](uma_core::ItemSource::prefork).
+    pub fn prefork(&self) {
+        let list = self.list.lock();
+        list.for_each(|node| {
+            // SAFETY: the zone is in the registry, whose lock keeps it there.
+            unsafe { (node.vtable.prefork)(node.zone) }
+        });
+        core::mem::forget(list);
+    }
+
+    /// Lets go of what [`prefork`](Self::prefork) took.
+    ///
+    /// # Safety
+    ///
+    /// As [`ItemSource::postfork`](uma_core::ItemSource::postfork).
+    pub unsafe fn postfork(&self) {
+        // SAFETY: `prefork` locked and forgot the guard, so the list is ours until it is unlocked.
+        unsafe {
+            (*self.list.data_ptr()).for_each(|node| (node.vtable.postfork)(node.zone));
+            self.list.force_unlock();
         }
     }
 

@@ -71,4 +71,17 @@ unsafe impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> ItemSource fo
             zone.visit_stats(stats);
         }
     }
+
+    fn prefork(&self) {
+        if let Some(zone) = self.stack_if_made() {
+            zone.prefork();
+        }
+    }
+
+    unsafe fn postfork(&self) {
+        if let Some(zone) = self.stack_if_made() {
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { zone.postfork() };
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The only file of this crate that names shared cells, so that a model checker can take their place.
 
 pub(crate) use core::cell::UnsafeCell;
+#[cfg(feature = "std")]
+pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize};
 pub(crate) use core::sync::atomic::{AtomicPtr, Ordering};
 pub(crate) use lock_api::Mutex;

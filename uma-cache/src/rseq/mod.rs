@@ -24,10 +24,13 @@
 //! # What it needs
 //!
 //! glibc 2.35 or later registers an rseq area for every thread; we find it by `__rseq_offset`, looked
-//! up at run time so that older libraries still link. A thread without one (made behind glibc's back)
-//! has a CPU number of -1 in it, or none: [`Rseq::available`] looks at the calling thread, and the
-//! sequences compare the number with the count of slots, so such a thread takes the slow way. The
+//! up at run time so that older libraries still link. A thread that glibc started without registering
+//! it has a CPU number of -1, which is not below the count of slots, so it takes the slow way. The
 //! kernel must allow `membarrier`. Where any of this is missing, use [`CpuLocks`](crate::CpuLocks).
+//!
+//! What runs in this memory without being a thread of the C library **must not use zones**: a child of
+//! `vfork` or of `clone(CLONE_VM)` sees the rseq area of the thread that made it, which the kernel does
+//! not keep up to date for it.
 //!
 //! The kernel keeps a pointer to the last sequence's descriptor in each thread's area, so code with
 //! such sequences **must not be unloaded**: a library that contains this crate stays loaded.

@@ -75,7 +75,7 @@ impl Classes {
         Some(zone.get_or_init(|| {
             let (name, size) = (format!("{} {}", self.name, 1 << power), 1 << power);
             let item = Layout::from_size_align(size, 1 << SMALLEST).expect("at most a mebibyte");
-            let mut zone = RawZone::builder(&name, item).hooks(NoHooks);
+            let mut zone = RawZone::builder(&name, item);
             if let Some(bucket) = self.bucket {
                 zone = zone.bucket(bucket);
             }

@@ -14,6 +14,18 @@ use uma_testkit::hooks::{CountingHooks, Hook};
 
 use crate::platforms::{CPUS, Machine, On, run_on};
 
+/// The hooks of the tests, put on a zone.
+trait Hooked<P: uma::Platform> {
+    fn hooked(self, hooks: &'static CountingHooks) -> RawZoneBuilder<P, &'static CountingHooks>;
+}
+
+impl<P: uma::Platform> Hooked<P> for RawZoneBuilder<P> {
+    fn hooked(self, hooks: &'static CountingHooks) -> RawZoneBuilder<P, &'static CountingHooks> {
+        // SAFETY: these hooks do not touch the items.
+        unsafe { self.hooks(hooks) }
+    }
+}
+
 /// Hooks that outlive every zone.
 fn hooks() -> &'static CountingHooks {
     Box::leak(Box::new(CountingHooks::new()))
@@ -62,10 +74,10 @@ where
 
     fn conforms(&self) {
         for (size, align) in [(1, 1), (24, 8), (1000, 8), (4096, 4096)] {
-            let zone = self.zone(layout(size, align)).hooks(hooks()).build().unwrap();
+            let zone = self.zone(layout(size, align)).hooked(hooks()).build().unwrap();
             conformance::item_source(&zone);
         }
-        let zone = self.zone(layout(200, 64)).hooks(hooks()).build().unwrap();
+        let zone = self.zone(layout(200, 64)).hooked(hooks()).build().unwrap();
         conformance::item_source_threads(&zone);
         let limited = self.zone(layout(10_000, 16)).max_items(37).build().unwrap();
         conformance::item_source(&limited);
@@ -74,7 +86,7 @@ where
 
     fn runs_hooks_in_order(&self) {
         let hooks = hooks();
-        let zone = self.zone(layout(100, 8)).hooks(hooks).build().unwrap();
+        let zone = self.zone(layout(100, 8)).hooked(hooks).build().unwrap();
         let mut held = Vec::new();
         for round in 0..200 {
             run_on(round % CPUS);
@@ -225,7 +237,7 @@ where
         for k in 1.. {
             plan.fail_at(k);
             let hooks = hooks();
-            let made = self.zone(layout(4096, 8)).hooks(hooks).build();
+            let made = self.zone(layout(4096, 8)).hooked(hooks).build();
             if let Ok(zone) = &made {
                 exercise(zone);
             } else {
@@ -253,7 +265,7 @@ where
         for k in 1.. {
             let hooks = hooks();
             let zone = self.zone(layout(512, 8)).bucket(if self.caching { 4 } else { 0 });
-            let zone = zone.max_items(40).hooks(hooks).build().unwrap();
+            let zone = zone.max_items(40).hooked(hooks).build().unwrap();
             plan(hooks, k);
             exercise(&zone);
             let failed = failed(hooks.counts());
