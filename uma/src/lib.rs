@@ -54,6 +54,7 @@ extern crate std;
 
 #[cfg(feature = "std")]
 mod access;
+mod batch;
 mod error;
 #[cfg(all(feature = "std", unix))]
 mod fork;
@@ -63,6 +64,8 @@ mod global;
 mod host;
 #[cfg(feature = "std")]
 mod lock;
+#[cfg(feature = "std")]
+mod maintain;
 mod object;
 mod platform;
 mod raw;
@@ -83,6 +86,7 @@ pub use uma_backend_mmap as mmap;
 
 #[cfg(feature = "std")]
 pub use access::{HostAccess, HostCpus};
+pub use batch::{Prefilled, Reserved};
 pub use error::{Rejected, ZoneError};
 #[cfg(feature = "std")]
 pub use global::{Stat, reclaim, stat, zones};
@@ -90,6 +94,8 @@ pub use global::{Stat, reclaim, stat, zones};
 pub use host::{Host, Park};
 #[cfg(feature = "std")]
 pub use lock::HostLock;
+#[cfg(feature = "std")]
+pub use maintain::{Maintenance, maintain};
 pub use object::{Cached, FnObject, ObjectCache, ObjectCacheBuilder, ObjectHooks};
 pub use platform::Platform;
 pub use raw::{RawZone, RawZoneBuilder, Slabs, Stack, Supply};

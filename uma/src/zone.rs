@@ -147,7 +147,7 @@ impl<T, P: Platform> Zone<T, P> {
     }
 
     #[inline(always)]
-    fn fill(&self, item: Item, value: T) -> ZoneBox<'_, T, P> {
+    pub(crate) fn fill(&self, item: Item, value: T) -> ZoneBox<'_, T, P> {
         let pointer = item.cast::<T>();
         // SAFETY: the item is ours, and has the size and alignment of a `T` (see `item_of`).
         unsafe { pointer.write(value) };

@@ -1,6 +1,7 @@
 //! What must hold for a zone on any platform.
 
 use std::alloc::Layout;
+use std::mem::MaybeUninit;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -60,6 +61,8 @@ where
         self.gives_up_at_a_deadline();
         self.counts_what_threads_did();
         self.keeps_values();
+        self.serves_batches();
+        self.sets_items_aside();
         self.survives_failing_metadata();
         for hook in [Hook::Init, Hook::Ctor] {
             self.survives(|hooks, k| hooks.refuse_at(hook, k), |counts| counts.refused);
@@ -209,6 +212,55 @@ where
         let (stats, failed) = (zone.stats(), failed.load(Ordering::Relaxed));
         assert_eq!(stats.allocs as usize, asked - failed);
         assert_eq!((stats.used(), stats.fails as usize), (0, failed));
+    }
+
+    fn serves_batches(&self) {
+        let hooks = hooks();
+        let zone = self.zone(layout(64, 8)).max_items(100).hooked(hooks).build().unwrap();
+        let mut batch = [MaybeUninit::uninit(); 60];
+        zone.alloc_many(&mut batch, Request::NOWAIT).unwrap();
+        assert_eq!((zone.stats().used(), hooks.in_use()), (60, 60));
+        // All or nothing: 40 are left.
+        let mut other = [MaybeUninit::uninit(); 41];
+        let error = zone.alloc_many(&mut other, Request::NOWAIT).unwrap_err();
+        assert_eq!((error.reason(), zone.stats().used()), (AllocError::Limit, 60));
+        // As many as there are.
+        let mut some = 0;
+        while let Ok(more) = zone.alloc_some(&mut other[some..], Request::NOWAIT) {
+            some += more;
+        }
+        assert_eq!((some, zone.stats().used()), (40, 100));
+        // SAFETY: so many were allocated, and are given up here.
+        unsafe {
+            zone.free_many(other[..some].assume_init_ref());
+            zone.free_many(batch.assume_init_ref());
+        }
+        assert_eq!(zone.stats().used(), 0);
+        hooks.assert_idle();
+    }
+
+    fn sets_items_aside(&self) {
+        let hooks = hooks();
+        let zone = self.zone(layout(64, 8)).max_items(50).hooked(hooks).build().unwrap();
+        let mut aside = zone.prefill(30, Request::NOWAIT).unwrap();
+        let rest = take(&zone, 100);
+        assert_eq!((rest.len(), aside.left()), (20, 30));
+        assert!(zone.prefill(1, Request::NOWAIT).is_err());
+        let taken: Vec<_> = (0..12).map(|_| aside.take().unwrap()).collect();
+        assert_eq!(zone.stats().used(), 50);
+        drop(aside);
+        assert_eq!(zone.stats().used(), 32);
+        rest.into_iter().chain(taken).for_each(|item| free(&zone, item));
+        let mut none = zone.prefill(0, Request::NOWAIT).unwrap();
+        assert_eq!(none.take(), None);
+        drop(none);
+        hooks.assert_idle();
+
+        let zone = Zone::<String, _>::builder_in("aside", On(self.machine)).build().unwrap();
+        let mut room = zone.prefill(2).unwrap();
+        let (a, b) = (room.place("a".to_owned()).unwrap(), room.place("b".to_owned()).unwrap());
+        assert_eq!(room.place("c".to_owned()).unwrap_err(), "c");
+        assert_eq!((a.as_str(), b.as_str()), ("a", "b"));
     }
 
     fn keeps_values(&self) {
