@@ -66,6 +66,8 @@ const fn at_most(value: usize, bound: usize) -> usize {
 /// its [`CacheConfig`] lets the depot keep.
 ///
 /// Dropping it gives all items back to the source.
+// In this order, so that what a hit touches is on one cache line.
+#[repr(C)]
 pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     // What a hit touches.
     slot_count: AtomicUsize,
@@ -146,7 +148,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     }
 
     /// The slots: none before the first slow path, one per CPU after it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn slots(&self) -> Slots<'_> {
         let count = self.slot_count.load(Ordering::Acquire);
         // SAFETY: `make_slots` stores the count, with release, only after the pointer to so many
@@ -202,7 +204,7 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
         unsafe { self.release_many(items) };
     }
 
-    #[inline]
+    #[inline(always)]
     fn alloc(&self, request: Request) -> Result<Item, AllocError> {
         match self.percpu.pop(self.slots()) {
             Some(item) => Ok(item),
@@ -221,7 +223,7 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
         }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn free(&self, item: Item) {
         // SAFETY: the caller gives the item up.
         if !unsafe { self.percpu.push(self.slots(), item) } {

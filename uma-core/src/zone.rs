@@ -21,6 +21,8 @@ use crate::{AllocError, Hooks, Item, ItemSource, Name, NoHooks, Reclaim, Request
 /// unsafe { zone.free(item) };
 /// # Ok(()) }
 /// ```
+// In this order: what a hit touches is at the front of the source.
+#[repr(C)]
 #[derive(Debug)]
 pub struct Zone<S, H = NoHooks> {
     source: S,
@@ -87,7 +89,7 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
     ///
     /// Why there is none. The ctor's refusal is [`AllocError::Refused`], also for a request that may
     /// wait.
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&self, request: Request) -> Result<Item, AllocError> {
         // SAFETY: whoever put the hooks on the zone promised that they take null.
         unsafe { self.alloc_arg(core::ptr::null_mut(), request) }
@@ -102,7 +104,7 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
     /// # Safety
     ///
     /// `arg` is what the zone's ctor expects.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn alloc_arg(&self, arg: *mut (), request: Request) -> Result<Item, AllocError> {
         match self.source.alloc(request) {
             // SAFETY: the caller's duty is passed on unchanged.
@@ -117,7 +119,7 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
     ///
     /// The item came from [`alloc`](Self::alloc) of this zone, its pointer is the one returned there
     /// (not one made from a reference), and it is not used or freed again.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn free(&self, item: Item) {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { self.free_arg(item, core::ptr::null_mut()) }
@@ -128,7 +130,7 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
     /// # Safety
     ///
     /// As [`free`](Self::free), and `arg` is what the dtor expects.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn free_arg(&self, item: Item, arg: *mut ()) {
         let doubtful = Discard { source: &self.source, item };
         // SAFETY: the caller gives up an item that went through ctor.
@@ -157,7 +159,7 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
     /// # Safety
     ///
     /// The item came from the source just now, and `arg` is what the ctor expects.
-    #[inline]
+    #[inline(always)]
     unsafe fn prepare(
         &self,
         item: Item,

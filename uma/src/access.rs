@@ -99,15 +99,25 @@ unsafe impl PerCpu for HostAccess {
         either!(self, access => access.cpus())
     }
 
+    // The sequences are few instructions and belong where they are used; the locks do not.
     #[inline(always)]
     fn pop(&self, slots: Slots<'_>) -> Option<Item> {
-        either!(self, access => access.pop(slots))
+        match self {
+            #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+            Self::Rseq(rseq) => rseq.pop(slots),
+            Self::Locks(locks) => pop_locked(locks, slots),
+        }
     }
 
     #[inline(always)]
     unsafe fn push(&self, slots: Slots<'_>, item: Item) -> bool {
-        // SAFETY: the caller's duty is passed on unchanged.
-        either!(self, access => unsafe { access.push(slots, item) })
+        match self {
+            #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+            // SAFETY: the caller's duty is passed on unchanged.
+            Self::Rseq(rseq) => unsafe { rseq.push(slots, item) },
+            // SAFETY: as above.
+            Self::Locks(locks) => unsafe { push_locked(locks, slots, item) },
+        }
     }
 
     fn swap(&self, slots: Slots<'_>, which: Which, new: Owned) -> Result<Owned, Owned> {
@@ -138,6 +148,20 @@ unsafe impl PerCpu for HostAccess {
     fn mode(&self) -> &'static str {
         either!(self, access => access.mode())
     }
+}
+
+#[inline(never)]
+fn pop_locked(locks: &CpuLocks<HostCpus>, slots: Slots<'_>) -> Option<Item> {
+    locks.pop(slots)
+}
+
+/// # Safety
+///
+/// As [`PerCpu::push`].
+#[inline(never)]
+unsafe fn push_locked(locks: &CpuLocks<HostCpus>, slots: Slots<'_>, item: Item) -> bool {
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { locks.push(slots, item) }
 }
 
 /// The CPUs of the machine.

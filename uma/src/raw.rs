@@ -70,7 +70,9 @@ impl Config {
     }
 }
 
-/// The part of a zone that stays in place: slabs, caches and the registry point into it.
+/// The part of a zone that stays in place: slabs, caches and the registry point into it. What a hit touches
+/// is at its front, on one cache line.
+#[repr(C, align(64))]
 struct Core<P: Platform, H: Hooks> {
     zone: Zone<Stack<P, H>, H>,
     node: Node,
@@ -212,7 +214,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZoneBuilder<P, H>
 
 impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     /// The pinned part, made if need be.
-    #[inline]
+    #[inline(always)]
     fn core(&self) -> Result<&Core<P, H>, AllocError> {
         match self.made() {
             Some(core) => Ok(core),
@@ -224,7 +226,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     }
 
     /// The pinned part, if the zone was used.
-    #[inline]
+    #[inline(always)]
     fn made(&self) -> Option<&Core<P, H>> {
         // SAFETY: if not null, it points to a `Core` that `make` put there, which lives until the
         // zone is dropped.
@@ -250,6 +252,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
 
     /// Makes the pinned part, or finds that another thread has.
     #[cold]
+    #[inline(never)]
     fn make(&self) -> Result<&Core<P, H>, ConfigFault> {
         let platform = &self.platform;
         let config = &self.config;
@@ -313,7 +316,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     /// # Errors
     ///
     /// Why there is none.
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&self, request: Request) -> Result<Item, ZoneError> {
         // SAFETY: whoever gave us the hooks promised that they take null.
         unsafe { self.alloc_arg(ptr::null_mut(), request) }
@@ -328,7 +331,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     /// # Safety
     ///
     /// `arg` is what the zone's ctor expects.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn alloc_arg(&self, arg: *mut (), request: Request) -> Result<Item, ZoneError> {
         // SAFETY: the caller's duty is passed on unchanged.
         match self.core().and_then(|core| unsafe { core.zone.alloc_arg(arg, request) }) {
@@ -338,6 +341,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     }
 
     #[cold]
+    #[inline(never)]
     pub(crate) fn error(&self, reason: AllocError) -> ZoneError {
         let item = self.config.item().unwrap_or(Layout::new::<()>());
         ZoneError::new(self.config.name, item, reason)
@@ -349,7 +353,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     ///
     /// The item came from this zone's `alloc`, its pointer is the one returned there, and it is not
     /// used or freed again.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn free(&self, item: Item) {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { self.free_arg(item, ptr::null_mut()) }
@@ -360,7 +364,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     /// # Safety
     ///
     /// As [`free`](Self::free), and `arg` is what the dtor expects.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn free_arg(&self, item: Item, arg: *mut ()) {
         // A zone that was never used has handed out nothing, so no item can come back to it.
         if let Some(core) = self.made() {
