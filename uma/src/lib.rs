@@ -45,7 +45,8 @@
 //!
 //! `std` (default): the platform [`Host`], [`stat`], [`reclaim`]. Without it the crate is `no_std`, needs
 //! no allocator, and zones name their platform. `hashbrown` (on with `std`): slabs with headers outside,
-//! for items that fill pages exactly.
+//! for items that fill pages exactly. `tracing`: events of zones made, destroyed (with items in use, as an
+//! error), reclaimed, and of allocations that failed; never from a hit, never under a lock.
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -56,6 +57,7 @@ extern crate std;
 mod access;
 mod batch;
 mod error;
+mod event;
 #[cfg(all(feature = "std", unix))]
 mod fork;
 #[cfg(feature = "std")]

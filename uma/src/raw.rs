@@ -11,6 +11,7 @@ use uma_core::{
 };
 use uma_keg::{Keg, SlabConfig, SlabLayout};
 
+use crate::event;
 use crate::registry::{Node, Vtable};
 use crate::sync::{AtomicPtr, Ordering};
 use crate::{DefaultPlatform, Platform, ZoneError};
@@ -297,6 +298,8 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
                 let core = unsafe { core.as_ref() };
                 // SAFETY: the node is new and in place; `drop` takes it off the list.
                 unsafe { platform.registry().add(&core.node) };
+                let (size, per_slab) = (slab.slab_size(), slab.items());
+                event::made(&config.name, item.size(), item.align(), size, per_slab);
                 Ok(core)
             }
             Err(other) => {
@@ -343,6 +346,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     #[cold]
     #[inline(never)]
     pub(crate) fn error(&self, reason: AllocError) -> ZoneError {
+        event::failed(&self.config.name, reason);
         let item = self.config.item().unwrap_or(Layout::new::<()>());
         ZoneError::new(self.config.name, item, reason)
     }
@@ -401,6 +405,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     pub fn reclaim(&self, mode: Reclaim) {
         if let Some(core) = self.made() {
             core.zone.reclaim(mode);
+            event::reclaimed(&self.config.name, mode);
         }
     }
 
@@ -441,6 +446,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
             // SAFETY: as above.
             let core = unsafe { &*core.cast::<Core<P, H>>() };
             core.zone.reclaim(mode);
+            event::reclaimed(core.zone.name(), mode);
         },
         prefork: |core| {
             // SAFETY: as above.
@@ -478,6 +484,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> Drop for Ending<'_, 
         let platform = &self.zone.platform;
         // SAFETY: the zone is being dropped, so we have its pinned part to ourselves.
         let keg = unsafe { self.core.as_ref() }.zone.source().source().source().source();
+        event::destroyed(&self.zone.config.name, keg.live());
         if keg.live() != 0 {
             report_leak(platform, &self.zone.config, keg);
             return;

@@ -1,0 +1,38 @@
+//! What zones tell a `tracing` subscriber, with the feature `tracing`; nothing without it.
+//!
+//! Events come from slow paths only, never from a hit, and never under a lock: a subscriber may use zones.
+//! Their target is `uma`, and each has the field `zone`.
+
+use uma_core::{AllocError, Name, Reclaim};
+
+/// A zone came into being.
+pub(crate) fn made(zone: &Name, size: usize, align: usize, slab: usize, per_slab: usize) {
+    #[cfg(feature = "tracing")]
+    tracing::debug!(target: "uma", %zone, size, align, slab, per_slab, "zone made");
+    let _ = (zone, size, align, slab, per_slab);
+}
+
+/// A zone was destroyed, with so many items in use.
+pub(crate) fn destroyed(zone: &Name, leaked: u64) {
+    #[cfg(feature = "tracing")]
+    if leaked == 0 {
+        tracing::debug!(target: "uma", %zone, "zone destroyed");
+    } else {
+        tracing::error!(target: "uma", %zone, leaked, "zone destroyed with items in use");
+    }
+    let _ = (zone, leaked);
+}
+
+/// An allocation failed.
+pub(crate) fn failed(zone: &Name, reason: AllocError) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "uma", %zone, %reason, "no item");
+    let _ = (zone, reason);
+}
+
+/// A zone was made to give memory back.
+pub(crate) fn reclaimed(zone: &Name, mode: Reclaim) {
+    #[cfg(feature = "tracing")]
+    tracing::debug!(target: "uma", %zone, ?mode, "zone reclaimed");
+    let _ = (zone, mode);
+}

@@ -1,0 +1,85 @@
+//! What a subscriber hears of zones.
+#![cfg(feature = "tracing")]
+
+use std::alloc::Layout;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+use uma::core::Request;
+use uma::{RawZone, Reclaim, Zone};
+
+/// Writes every event of the target `uma` down, and uses a zone while it does.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Vec<(Level, String)>>>);
+
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0 += &format!("{}={value:?} ", field.name());
+    }
+}
+
+static SCRATCH: Zone<[u8; 40]> = Zone::new("scratch of the subscriber");
+
+impl Subscriber for Notes {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "uma"
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let scratch = SCRATCH.alloc([0; 40]);
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().unwrap().push((*event.metadata().level(), text.0));
+        drop(scratch);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn slow_paths_are_heard_and_hits_are_not() {
+    let notes = Notes::default();
+    tracing::subscriber::with_default(notes.clone(), || {
+        let layout = Layout::from_size_align(64, 8).unwrap();
+        let zone = RawZone::builder("heard", layout).max_items(2).build().unwrap();
+        for _ in 0..1000 {
+            let item = zone.alloc(Request::NOWAIT).unwrap();
+            // SAFETY: taken just now.
+            unsafe { zone.free(item) };
+        }
+        let (a, b) = (zone.alloc(Request::NOWAIT).unwrap(), zone.alloc(Request::NOWAIT).unwrap());
+        assert!(zone.alloc(Request::NOWAIT).is_err());
+        // SAFETY: taken above.
+        unsafe { zone.free(a) };
+        zone.reclaim(Reclaim::DrainCpu);
+        drop(zone);
+        let _ = b;
+    });
+    let notes = notes.0.lock().unwrap();
+    let heard: Vec<_> = notes.iter().filter(|(_, text)| text.contains("zone=heard")).collect();
+    let expected = [
+        (Level::DEBUG, "zone made"),
+        (Level::WARN, "at its limit"),
+        (Level::DEBUG, "reclaimed"),
+        (Level::ERROR, "leaked=1"),
+    ];
+    assert_eq!(heard.len(), expected.len(), "{heard:#?}");
+    for ((level, text), (expected, words)) in heard.into_iter().zip(expected) {
+        assert!(*level == expected && text.contains(words), "{level} {text}, not {words}");
+    }
+}
