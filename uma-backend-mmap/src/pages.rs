@@ -4,7 +4,7 @@ use std::alloc::Layout;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-use uma_core::{PageError, PageRun, PageSupplier, RawMutex, Request};
+use uma_core::{Decommit, PageError, PageRun, PageSupplier, RawMutex, Request};
 
 use crate::free::{FreeMap, Taken};
 use crate::region::{Chunk, DECOMMITS, page_size};
@@ -208,17 +208,24 @@ impl<L: RawMutex> MmapPages<L> {
     /// `at` and `len` are multiples of the page size, and the range lies inside one live run of this
     /// supplier, which the caller owns.
     pub unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
-        if len == 0 {
-            return;
+        // SAFETY: passed on to the caller.
+        if len != 0 && !unsafe { self.discard_part(at, len) } {
+            // SAFETY: the caller owns the range.
+            unsafe { at.write_bytes(0, len) };
         }
+    }
+
+    /// Asks the system to take the memory of part of a live run. Returns whether it did.
+    ///
+    /// # Safety
+    ///
+    /// As [`decommit`](Self::decommit); and `len` is not 0.
+    unsafe fn discard_part(&self, at: NonNull<u8>, len: usize) -> bool {
         let start = at.addr().get();
         let chunk = self.state.lock().chunk(start).map(Arc::clone);
         // SAFETY: the caller owns these pages, which are whole and in this chunk, and gives up their
         // contents.
-        if !chunk.is_some_and(|chunk| unsafe { self.discard(&chunk, start..start + len) }) {
-            // SAFETY: the caller owns the range.
-            unsafe { at.write_bytes(0, len) };
-        }
+        chunk.is_some_and(|chunk| unsafe { self.discard(&chunk, start..start + len) })
     }
 
     /// # Safety
@@ -350,6 +357,23 @@ unsafe impl<L: RawMutex> PageSupplier for MmapPages<L> {
             let outgoing = state.take_dirty(half - half % page_size());
             drop(state);
             self.send(outgoing);
+        }
+    }
+
+    fn decommits(&self) -> Option<&dyn Decommit> {
+        if DECOMMITS { Some(self) } else { None }
+    }
+}
+
+// SAFETY: the mapping stays as it is, so the range is valid all the time; the system changes whole pages
+// of it and no others. Memory for it later is no more uncertain than for any page that was never
+// written. It does not panic.
+unsafe impl<L: RawMutex> Decommit for MmapPages<L> {
+    unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
+        if len != 0 {
+            // What the system refuses stays as it is, which is a content like any other.
+            // SAFETY: the caller's duty is passed on unchanged.
+            let _ = unsafe { self.discard_part(at, len) };
         }
     }
 }

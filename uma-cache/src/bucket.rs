@@ -31,7 +31,7 @@ use core::ptr::{self, NonNull};
 
 use uma_core::{Item, Metadata};
 
-use crate::sync::UnsafeCell;
+use crate::sync::{UnsafeCell, never_written};
 
 const COUNT: u64 = 0xffff;
 const ONE_ALLOC: u64 = 1 << 16;
@@ -59,9 +59,9 @@ union Word {
 unsafe impl Sync for Bucket {}
 
 static EMPTY: Bucket = Bucket {
-    word: UnsafeCell::new(Word { header: 0 }),
+    word: never_written(Word { header: 0 }),
     capacity: 0,
-    base: UnsafeCell::new(0),
+    base: never_written(0),
     items: [],
 };
 
@@ -209,8 +209,13 @@ impl Owned {
     /// Gives the bucket's memory back. It must hold no items.
     pub(crate) fn delete_in(self, metadata: &impl Metadata) {
         debug_assert!(!self.is_none() && self.count() == 0, "a bucket is deleted empty");
-        // SAFETY: the bucket came from `new_in` with this capacity, and we own it.
-        unsafe { metadata.free_meta(self.0.cast(), Bucket::layout(self.capacity())) }
+        let layout = Bucket::layout(self.capacity());
+        // SAFETY: the bucket came from `new_in` with this capacity, and we own it. (Only a model
+        // checker's cells have anything to drop.)
+        unsafe {
+            self.0.drop_in_place();
+            metadata.free_meta(self.0.cast(), layout);
+        }
     }
 
     fn header(&self) -> u64 {
@@ -429,7 +434,8 @@ pub(crate) fn next_capacity(capacity: u16) -> u16 {
     larger.unwrap_or(MAX_CAPACITY)
 }
 
-#[cfg(test)]
+// Loom's cells exist only in a model.
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::boxed::Box;

@@ -9,7 +9,10 @@ use uma_core::{AllocError, Item, ItemSource, Metadata, Reclaim, Request, Stats};
 
 use crate::bucket::{MAX_CAPACITY, Owned, capacity_for};
 use crate::depot::Depot;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{
+    AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering,
+    const_unless_modelled,
+};
 use crate::{PerCpu, Slot, Slots, Which};
 
 /// How much a cache may hold.
@@ -17,35 +20,36 @@ use crate::{PerCpu, Slot, Slots, Which};
 pub struct CacheConfig {
     /// Items in one bucket to begin with, at most [`MAX_CAPACITY`]. With 0 nothing is cached.
     pub bucket: u16,
-    /// Items in one bucket at most, not less than `bucket`. Buckets grow while CPUs meet at the depot, and shrink again when
-    /// memory is asked back.
+    /// Items in one bucket at most, not less than `bucket`. Buckets grow while CPUs meet at the depot or
+    /// have to go past it to the source, and start small again when memory is asked back.
     pub max_bucket: u16,
     /// Items that the depot keeps for each CPU; and it keeps empty buckets for as many.
     pub depot: usize,
 }
 
 impl CacheConfig {
-    /// Bytes in the items of one grown bucket, and in those that the depot keeps for each CPU.
-    const BUCKET_BYTES: usize = 64 << 10;
-    const DEPOT_BYTES: usize = 1 << 20;
+    /// Bytes in the items of one grown bucket, and in those that the depot keeps for each CPU. (They cost
+    /// no memory that the source would not keep as well: a keg holds its slabs until it is reclaimed.)
+    const BUCKET_BYTES: usize = 256 << 10;
+    const DEPOT_BYTES: usize = 16 << 20;
 
-    /// What suits items of `size` bytes. Buckets begin as FreeBSD's do and grow to 64 KiB of items; the
-    /// depot keeps up to 32 buckets for each CPU, but no more than 1 MiB of items.
+    /// What suits items of `size` bytes. Buckets begin as FreeBSD's do and grow to 256 KiB of items; the
+    /// depot keeps up to 16 MiB of items for each CPU, and at least two grown buckets.
     pub const fn for_size(size: usize) -> Self {
-        Self::with_bucket(size, capacity_for(size))
-    }
-
-    /// The same, with buckets that begin at a size of your own.
-    pub const fn with_bucket(size: usize, bucket: u16) -> Self {
-        let bucket = if bucket > MAX_CAPACITY { MAX_CAPACITY } else { bucket };
-        let grown =
-            at_most(Self::BUCKET_BYTES / if size == 0 { 1 } else { size }, MAX_CAPACITY as usize);
+        let bucket = capacity_for(size);
+        let size = if size == 0 { 1 } else { size };
+        let grown = at_most(Self::BUCKET_BYTES / size, MAX_CAPACITY as usize);
         // At most `MAX_CAPACITY`, so it fits.
         let max_bucket = if grown > bucket as usize { grown as u16 } else { bucket };
-        let buckets = 32 * bucket as usize;
-        let bytes = at_most(Self::DEPOT_BYTES / if size == 0 { 1 } else { size }, buckets);
-        let two = 2 * max_bucket as usize;
+        let (bytes, two) = (Self::DEPOT_BYTES / size, 2 * max_bucket as usize);
+        // Where nothing is cached to begin with, nothing grows either.
+        let max_bucket = if bucket == 0 { 0 } else { max_bucket };
         Self { bucket, max_bucket, depot: if bytes > two { bytes } else { two } }
+    }
+
+    /// Buckets of a size of your own, which do not grow; the depot keeps up to 32 of them for each CPU.
+    pub const fn with_bucket(bucket: u16) -> Self {
+        Self { bucket, max_bucket: bucket, depot: 32 * bucket as usize }
     }
 
     /// Nothing is cached.
@@ -79,6 +83,8 @@ pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     pub(crate) config: CacheConfig,
     /// Items that new buckets have room for.
     pub(crate) capacity: AtomicU16,
+    /// How often buckets were found too small.
+    pub(crate) strain: AtomicU32,
     pub(crate) depot: Mutex<L, Depot>,
     /// Threads that have items in hand on their way between slots, depot and source.
     pub(crate) busy: AtomicUsize,
@@ -90,24 +96,27 @@ pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
 }
 
 impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M> {
-    /// A cache in front of `source`. Bucket sizes above [`MAX_CAPACITY`] are lowered to it.
-    pub const fn new(source: S, percpu: C, metadata: M, config: CacheConfig) -> Self {
-        let bucket = at_most(config.bucket as usize, MAX_CAPACITY as usize) as u16;
-        let max_bucket = at_most(config.max_bucket as usize, MAX_CAPACITY as usize) as u16;
-        let max_bucket = if max_bucket > bucket { max_bucket } else { bucket };
-        Self {
-            slot_count: AtomicUsize::new(0),
-            slots: AtomicPtr::new(ptr::null_mut()),
-            percpu,
-            source,
-            metadata,
-            config: CacheConfig { bucket, max_bucket, ..config },
-            capacity: AtomicU16::new(bucket),
-            depot: Mutex::const_new(L::INIT, Depot::new()),
-            busy: AtomicUsize::new(0),
-            frozen: AtomicBool::new(false),
-            allocs: AtomicU64::new(0),
-            frees: AtomicU64::new(0),
+    const_unless_modelled! {
+        /// A cache in front of `source`. Bucket sizes above [`MAX_CAPACITY`] are lowered to it.
+        pub const fn new(source: S, percpu: C, metadata: M, config: CacheConfig) -> Self {
+            let bucket = at_most(config.bucket as usize, MAX_CAPACITY as usize) as u16;
+            let max_bucket = at_most(config.max_bucket as usize, MAX_CAPACITY as usize) as u16;
+            let max_bucket = if max_bucket > bucket { max_bucket } else { bucket };
+            Self {
+                slot_count: AtomicUsize::new(0),
+                slots: AtomicPtr::new(ptr::null_mut()),
+                percpu,
+                source,
+                metadata,
+                config: CacheConfig { bucket, max_bucket, ..config },
+                capacity: AtomicU16::new(bucket),
+                strain: AtomicU32::new(0),
+                depot: Mutex::const_new(L::INIT, Depot::new()),
+                busy: AtomicUsize::new(0),
+                frozen: AtomicBool::new(false),
+                allocs: AtomicU64::new(0),
+                frees: AtomicU64::new(0),
+            }
         }
     }
 
@@ -283,9 +292,9 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Drop for BucketCache<S,
             }
         }
         self.drain(Reclaim::Drain);
-        let first = *self.slots.get_mut();
+        let first = self.slots.load(Ordering::Relaxed);
         if let (Some(first), Some(layout)) =
-            (ptr::NonNull::new(first), Slots::layout(*self.slot_count.get_mut()))
+            (ptr::NonNull::new(first), Slots::layout(self.slots().count()))
         {
             // SAFETY: `make_slots` got the memory with this layout, and nothing uses it any more.
             unsafe { self.metadata.free_meta(first.cast(), layout) };

@@ -8,16 +8,11 @@ pub(crate) struct Depot {
     empty: List,
     /// The fewest full buckets since the last trim: so many of them nobody needed.
     low: usize,
-    /// How often the lock was found taken since the buckets last grew.
-    contended: u8,
 }
-
-/// Buckets grow when the lock was found taken so many times.
-const GROW_AFTER: u8 = 4;
 
 impl Depot {
     pub(crate) const fn new() -> Self {
-        Self { full: List::new(), empty: List::new(), low: 0, contended: 0 }
+        Self { full: List::new(), empty: List::new(), low: 0 }
     }
 
     /// Takes a bucket with at least one item.
@@ -57,17 +52,6 @@ impl Depot {
         }
         self.put(bucket);
         Ok(())
-    }
-
-    /// Notes that the lock was found taken. Returns whether it is time for larger buckets: they come
-    /// here less often.
-    pub(crate) fn contended(&mut self) -> bool {
-        self.contended += 1;
-        let grow = self.contended == GROW_AFTER;
-        if grow {
-            self.contended = 0;
-        }
-        grow
     }
 
     /// How many full buckets there are.

@@ -49,6 +49,8 @@ mod bulk;
 mod cache;
 mod depot;
 mod drain;
+#[cfg(not(any(loom, shuttle)))]
+mod front;
 mod locks;
 mod percpu;
 mod pinned;
@@ -64,6 +66,8 @@ mod slow;
 mod sync;
 
 pub use cache::{BucketCache, CacheConfig};
+#[cfg(not(any(loom, shuttle)))]
+pub use front::Front;
 pub use locks::{CpuLocks, CurrentCpu};
 pub use percpu::PerCpu;
 pub use pinned::{Pin, Pinned};

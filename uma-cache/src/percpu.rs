@@ -41,6 +41,24 @@ pub unsafe trait PerCpu {
     /// The caller owns the item, and gives it up if this returns `true`.
     unsafe fn push(&self, slots: Slots<'_>, item: Item) -> bool;
 
+    /// [`pop`](Self::pop) where that is a few instructions, which belong where they are used; else a miss.
+    #[inline(always)]
+    fn pop_inline(&self, slots: Slots<'_>) -> Option<Item> {
+        self.pop(slots)
+    }
+
+    /// [`push`](Self::push) where that is a few instructions, which belong where they are used; else a
+    /// miss.
+    ///
+    /// # Safety
+    ///
+    /// As [`push`](Self::push).
+    #[inline(always)]
+    unsafe fn push_inline(&self, slots: Slots<'_>, item: Item) -> bool {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.push(slots, item) }
+    }
+
     /// Exchanges one of the buckets.
     ///
     /// # Errors

@@ -131,6 +131,13 @@ impl Slot {
     /// Takes the slot's lock, if it is free.
     #[inline]
     pub(crate) fn try_lock(&self) -> bool {
+        // Loom would let an exchange that failed come after the unlock, and the lock stay taken.
+        #[cfg(loom)]
+        return self
+            .lock
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok();
+        #[cfg(not(loom))]
         !self.lock.swap(true, Ordering::Acquire)
     }
 
@@ -164,7 +171,6 @@ impl<'a> Slots<'a> {
     }
 
     /// Where the first of them is.
-    #[cfg(feature = "rseq")]
     #[inline]
     pub(crate) const fn as_ptr(self) -> *const Slot {
         self.first
@@ -186,4 +192,5 @@ impl<'a> Slots<'a> {
     }
 }
 
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Slot>() == 64, "a slot fills one cache line");

@@ -21,7 +21,10 @@ use crate::sync::{AtomicUsize, Ordering, fence};
 use crate::{BucketCache, PerCpu, Which};
 
 /// How often a caller about to fail for want of items looks again while others have some in hand.
-const PATIENCE: u32 = 100;
+const PATIENCE: u32 = if cfg!(loom) { 2 } else { 100 };
+
+/// Buckets grow when they were found too small so many times.
+const GROW_AFTER: u32 = 4;
 
 /// A bucket in hand. Dropping it leaves it to the depot.
 pub(crate) struct Hand<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
@@ -191,6 +194,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             // The reserve is for those who ask for it, not for the caches.
             let ahead = request.without_waiting().without_reserve();
             let count = self.source.import(spare.bucket.room(), ahead)?;
+            self.strained();
             // SAFETY: the source has initialised and given us the first `count`, at most the capacity.
             unsafe { spare.bucket.filled(count as u16) };
             let Some(first) = spare.bucket.pop() else { return Ok(None) };
@@ -258,17 +262,23 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         }
     }
 
-    /// Locks the depot. CPUs that meet there make buckets grow.
+    /// Locks the depot. CPUs that meet there make buckets grow: then they come less often.
     fn lock_depot(&self) -> MutexGuard<'_, L, Depot> {
         if let Some(depot) = self.depot.try_lock() {
             return depot;
         }
-        let mut depot = self.depot.lock();
-        if depot.contended() {
-            let larger = next_capacity(self.capacity.load(Ordering::Relaxed));
-            self.capacity.store(larger.min(self.config.max_bucket), Ordering::Relaxed);
+        self.strained();
+        self.depot.lock()
+    }
+
+    /// Notes that buckets of this size are not enough: CPUs met at the depot, or a whole bucket had to be
+    /// fetched from the source or left to it. Every few times buckets grow.
+    fn strained(&self) {
+        if self.strain.fetch_add(1, Ordering::Relaxed) % GROW_AFTER != GROW_AFTER - 1 {
+            return;
         }
-        depot
+        let larger = next_capacity(self.capacity.load(Ordering::Relaxed));
+        self.capacity.store(larger.min(self.config.max_bucket), Ordering::Relaxed);
     }
 
     /// Leaves a bucket to the depot, or takes it apart if the depot has enough.
@@ -280,6 +290,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         let most = self.config.depot.saturating_mul(self.percpu.cpus());
         let refused = self.lock_depot().put_bounded(bucket, most);
         if let Err(bucket) = refused {
+            self.strained();
             self.spill(bucket).delete_in(&self.metadata);
         }
     }

@@ -30,6 +30,10 @@ pub trait Hooks {
     /// are not called.
     const HAS_INIT: bool = true;
 
+    /// Whether [`ctor`](Self::ctor) or [`dtor`](Self::dtor) do anything. Where this is `false` they need
+    /// not be called.
+    const HAS_CTOR: bool = true;
+
     /// Makes fresh memory into a constructed item. `request` is that of the allocation that caused
     /// it.
     ///
@@ -91,6 +95,7 @@ pub struct NoHooks;
 
 impl Hooks for NoHooks {
     const HAS_INIT: bool = false;
+    const HAS_CTOR: bool = false;
 }
 
 /// Hooks as plain function pointers, for C and for zones whose type must be nameable.
@@ -164,8 +169,9 @@ impl Hooks for FnHooks {
 
 /// Hooks by reference, so that [`Constructed`](crate::Constructed) and [`Zone`](crate::Zone) can
 /// share one value.
-impl<H: Hooks + ?Sized> Hooks for &H {
-    const HAS_INIT: bool = true;
+impl<H: Hooks> Hooks for &H {
+    const HAS_INIT: bool = H::HAS_INIT;
+    const HAS_CTOR: bool = H::HAS_CTOR;
 
     #[inline]
     unsafe fn init(&self, item: Item, request: Request) -> Result<(), Refused> {

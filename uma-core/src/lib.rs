@@ -65,7 +65,7 @@ pub use item::Item;
 pub use limit::Limited;
 pub use metadata::Metadata;
 pub use name::Name;
-pub use page::{PageRun, PageSupplier};
+pub use page::{Decommit, PageRun, PageSupplier};
 pub use reclaim::Reclaim;
 pub use request::{Deadline, Request};
 pub use sleep::{NoSleep, Sleep, Spin};

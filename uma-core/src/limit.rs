@@ -32,7 +32,7 @@ use core::num::NonZeroU64;
 use lock_api::RawMutex;
 
 use crate::queue::{Node, Queue};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, const_unless_modelled};
 use crate::{AllocError, Item, ItemSource, Reclaim, Request, Sleep, Stats};
 
 const ITEMS: u64 = (1 << 44) - 1;
@@ -70,15 +70,17 @@ pub struct Limited<S, L: RawMutex, Z: Sleep> {
 const UNLIMITED: u64 = ITEMS;
 
 impl<S, L: RawMutex, Z: Sleep> Limited<S, L, Z> {
-    /// Puts a limit of `max` items, or none, around `source`.
-    pub const fn new(source: S, max: Option<NonZeroU64>, sleep: Z) -> Self {
-        Self {
-            source,
-            word: AtomicU64::new(0),
-            max: AtomicU64::new(Self::bound(max)),
-            sleeps: AtomicU64::new(0),
-            queue: Queue::new(),
-            sleep,
+    const_unless_modelled! {
+        /// Puts a limit of `max` items, or none, around `source`.
+        pub const fn new(source: S, max: Option<NonZeroU64>, sleep: Z) -> Self {
+            Self {
+                source,
+                word: AtomicU64::new(0),
+                max: AtomicU64::new(Self::bound(max)),
+                sleeps: AtomicU64::new(0),
+                queue: Queue::new(),
+                sleep,
+            }
         }
     }
 

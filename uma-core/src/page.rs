@@ -68,7 +68,8 @@ impl PageRun {
 /// Supplies runs of pages: the one thing a zone needs from the system.
 ///
 /// It is `uma_alloc` and `uma_free` of zone(9), or the page level of a kernel. Three methods and an
-/// implementation is done; extra powers are extension traits.
+/// implementation is done; extra powers are extension traits, and a supplier that has one says so by
+/// a provided method ([`decommits`](Self::decommits)).
 ///
 /// # Safety
 ///
@@ -134,6 +135,42 @@ pub unsafe trait PageSupplier {
     ///
     /// `run` came from `alloc_pages` of this supplier, whole, and nothing uses its memory any more.
     unsafe fn free_pages(&self, run: PageRun);
+
+    /// The power to give back the memory behind part of a live run of this supplier, if it has that.
+    ///
+    /// Who implements [`Decommit`] says so here: `Some(self)`. An adaptor that passes runs through
+    /// unchanged passes on what the supplier below it says.
+    fn decommits(&self) -> Option<&dyn Decommit> {
+        None
+    }
+}
+
+/// Gives back the memory behind whole pages inside a live run, which stays allocated.
+///
+/// ```text
+///   |  page  |  page  |  page  |  page  |  page  |     a run, allocated all the time
+///               ^ at, for len: 2 pages
+///   |  kept  | no memory until written |  kept   |     afterwards
+/// ```
+///
+/// # Safety
+///
+/// An implementation promises that a range given to [`decommit`](Self::decommit) stays part of its run,
+/// valid for reads and writes at once and as long as the run lives, and that nothing outside of the range
+/// changes. What cannot be promised for want of memory must not be implemented: a write to such a
+/// page has no way to fail.
+pub unsafe trait Decommit: PageSupplier {
+    /// Gives back the memory behind `len` bytes at `at`. What they held is lost: afterwards their
+    /// contents are unspecified, as those of a fresh run.
+    ///
+    /// It is a matter of cost only: a call may do nothing, but for the contents. A `len` of 0 does
+    /// nothing.
+    ///
+    /// # Safety
+    ///
+    /// `at` and `len` are multiples of [`page_size`](PageSupplier::page_size), the range lies inside one
+    /// live run of this supplier, and nobody reads or writes it during the call.
+    unsafe fn decommit(&self, at: NonNull<u8>, len: usize);
 }
 
 // SAFETY: forwards to an implementation that keeps the contract.
@@ -149,5 +186,17 @@ unsafe impl<P: PageSupplier + ?Sized> PageSupplier for &P {
     unsafe fn free_pages(&self, run: PageRun) {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { (**self).free_pages(run) }
+    }
+
+    fn decommits(&self) -> Option<&dyn Decommit> {
+        (**self).decommits()
+    }
+}
+
+// SAFETY: forwards to an implementation that keeps the contract.
+unsafe impl<P: Decommit + ?Sized> Decommit for &P {
+    unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { (**self).decommit(at, len) }
     }
 }

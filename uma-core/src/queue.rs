@@ -25,7 +25,7 @@ pub(crate) struct Waiter<W> {
 }
 
 impl<W> Waiter<W> {
-    pub(crate) const fn new(waker: W) -> Self {
+    pub(crate) fn new(waker: W) -> Self {
         Self { waker, granted: AtomicBool::new(false) }
     }
 
@@ -42,7 +42,7 @@ pub(crate) struct Node<W> {
 }
 
 impl<W> Node<W> {
-    pub(crate) const fn new(waker: W) -> Self {
+    pub(crate) fn new(waker: W) -> Self {
         Self { waiter: Waiter::new(waker), next: UnsafeCell::new(ptr::null()) }
     }
 }

@@ -3,7 +3,7 @@
 use core::alloc::Layout;
 use core::mem::MaybeUninit;
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, const_unless_modelled};
 use crate::{AllocError, Hooks, Item, ItemSource, Name, NoHooks, Reclaim, Request, Stats};
 
 /// A zone: named, with a ctor and a dtor that run at every use, over any [`ItemSource`].
@@ -32,24 +32,28 @@ pub struct Zone<S, H = NoHooks> {
 }
 
 impl<S> Zone<S> {
-    /// A zone whose items have no ctor or dtor.
-    pub const fn new(name: &str, source: S) -> Self {
-        // SAFETY: no hooks touch no items.
-        unsafe { Self::with_hooks(Name::new(name), source, NoHooks) }
+    const_unless_modelled! {
+        /// A zone whose items have no ctor or dtor.
+        pub const fn new(name: &str, source: S) -> Self {
+            // SAFETY: no hooks touch no items.
+            unsafe { Self::with_hooks(Name::new(name), source, NoHooks) }
+        }
     }
 }
 
 impl<S, H> Zone<S, H> {
-    /// A zone with hooks, of which it runs ctor and dtor. (Init and fini are run by
-    /// [`Constructed`](crate::Constructed), further down.)
-    ///
-    /// # Safety
-    ///
-    /// The hooks suit the source: their ctor and dtor touch no more of an item than its layout has, take
-    /// a null `arg` from callers that give none, find items as the hooks of `Constructed` below leave
-    /// them, and may run on any thread that uses this value.
-    pub const unsafe fn with_hooks(name: Name, source: S, hooks: H) -> Self {
-        Self { source, hooks, fails: AtomicU64::new(0), name }
+    const_unless_modelled! {
+        /// A zone with hooks, of which it runs ctor and dtor. (Init and fini are run by
+        /// [`Constructed`](crate::Constructed), further down.)
+        ///
+        /// # Safety
+        ///
+        /// The hooks suit the source: their ctor and dtor touch no more of an item than its layout has, take
+        /// a null `arg` from callers that give none, find items as the hooks of `Constructed` below leave
+        /// them, and may run on any thread that uses this value.
+        pub const unsafe fn with_hooks(name: Name, source: S, hooks: H) -> Self {
+            Self { source, hooks, fails: AtomicU64::new(0), name }
+        }
     }
 
     /// The zone's name.
@@ -132,12 +136,24 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
     /// As [`free`](Self::free), and `arg` is what the dtor expects.
     #[inline(always)]
     pub unsafe fn free_arg(&self, item: Item, arg: *mut ()) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.finish(item, arg) };
+        // SAFETY: the item came from the source, and the caller gave it up.
+        unsafe { self.source.free(item) };
+    }
+
+    /// Ends the use of an item that will go back to the source past this zone: runs the dtor. If that
+    /// panics, the item has gone back. For callers that know a shorter way to the source's caches.
+    ///
+    /// # Safety
+    ///
+    /// As [`free_arg`](Self::free_arg), but the item is still the caller's when this returns.
+    #[inline(always)]
+    pub unsafe fn finish(&self, item: Item, arg: *mut ()) {
         let doubtful = Discard { source: &self.source, item };
         // SAFETY: the caller gives up an item that went through ctor.
         unsafe { self.hooks.dtor(item, arg) };
         core::mem::forget(doubtful);
-        // SAFETY: the item came from the source, and the caller gave it up.
-        unsafe { self.source.free(item) };
     }
 
     /// Gives back what is held beyond need (`uma_zone_reclaim`). May be slow; never waits for items
@@ -154,13 +170,19 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
         stats
     }
 
-    /// Runs the ctor, then zeroes if asked to: `M_ZERO` comes after the ctor, as in zone(9).
+    /// Prepares an item that came past this zone, from its source: runs the ctor, then zeroes if asked to
+    /// (`M_ZERO` comes after the ctor, as in zone(9)). For callers that know a shorter way to the source's
+    /// caches.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError::Refused`] if the ctor does; the item has gone back.
     ///
     /// # Safety
     ///
     /// The item came from the source just now, and `arg` is what the ctor expects.
     #[inline(always)]
-    unsafe fn prepare(
+    pub unsafe fn prepare(
         &self,
         item: Item,
         arg: *mut (),
@@ -188,26 +210,35 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
     }
 }
 
-/// Ends the use of a batch of items, and gives them back also if a dtor unwinds.
+/// Ends the use of a batch of items, and gives them back in one go, also if a dtor unwinds.
 struct Batch<'a, S: ItemSource, H: Hooks> {
     zone: &'a Zone<S, H>,
     items: &'a [Item],
-    next: usize,
+    /// How many dtors have come to their end.
+    done: usize,
 }
 
 impl<S: ItemSource, H: Hooks> Batch<'_, S, H> {
-    fn run(&mut self) {
-        while let Some(&item) = self.items.get(self.next) {
-            self.next += 1;
-            // SAFETY: the caller gave these items up, they went through ctor; the index has moved on.
-            unsafe { self.zone.free(item) };
+    fn run(mut self) {
+        while let Some(&item) = self.items.get(self.done) {
+            // SAFETY: the caller gave these items up, they went through ctor, and `done` moves on.
+            unsafe { self.zone.hooks.dtor(item, core::ptr::null_mut()) };
+            self.done += 1;
         }
     }
 }
 
 impl<S: ItemSource, H: Hooks> Drop for Batch<'_, S, H> {
     fn drop(&mut self) {
-        self.run();
+        let (done, rest) = self.items.split_at(self.done);
+        // SAFETY: the caller gave these up, they came from the source, and their dtor has run.
+        unsafe { self.zone.source.release(done) };
+        // After a panic: the item whose dtor it was is in doubt, and the others are still in use.
+        if let Some((&doubtful, rest)) = rest.split_first() {
+            // SAFETY: the caller gave it up, and it came from the source.
+            unsafe { self.zone.source.discard(doubtful) };
+            Batch { zone: self.zone, items: rest, done: 0 }.run();
+        }
     }
 }
 
@@ -246,7 +277,7 @@ unsafe impl<S: ItemSource, H: Hooks> ItemSource for Zone<S, H> {
     }
 
     unsafe fn release(&self, items: &[Item]) {
-        Batch { zone: self, items, next: 0 }.run();
+        Batch { zone: self, items, done: 0 }.run();
     }
 
     #[inline]

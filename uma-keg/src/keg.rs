@@ -16,7 +16,8 @@
 //!
 //! Two callers that find nothing at the same time may both grow the keg; the slab that was not needed
 //! stays, wholly free, until a reclaim. A release only sets bits; nothing goes back to the supplier
-//! before [`reclaim`](ItemSource::reclaim), because whoever frees much often allocates much again.
+//! before [`reclaim`](ItemSource::reclaim), because whoever frees much often allocates much again. What a
+//! drain does with partly used slabs is in [`crate::walk`].
 //!
 //! Lock order: the keg's lock is a leaf. Suppliers, metadata and users' closures run without it.
 
@@ -71,9 +72,9 @@ use crate::sync::{Mutex, MutexGuard};
 /// their pages for ever, so that their users do not crash. [`destroy`](Self::destroy) says how
 /// many there were.
 pub struct Keg<P: PageSupplier, L: RawMutex, M: Metadata = NoMetadata> {
-    state: Mutex<L, State<M>>,
-    layout: SlabLayout,
-    pages: P,
+    pub(crate) state: Mutex<L, State<M>>,
+    pub(crate) layout: SlabLayout,
+    pub(crate) pages: P,
     meta: M,
 }
 
@@ -184,7 +185,8 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
     /// [may use the reserve](Request::may_use_reserve) (`uma_zone_reserve`).
     ///
     /// It takes no items by itself: use [`prealloc`](Self::prealloc) to have them at once, else the
-    /// next ordinary allocation fills the reserve first. A reclaim leaves it.
+    /// next ordinary allocation fills the reserve first. A reclaim leaves it: with a reserve, a drain
+    /// gives back only slabs that are wholly free.
     pub fn set_reserve(&self, items: u64) {
         self.state.lock().reserve = items;
     }
@@ -364,12 +366,7 @@ unsafe impl<P: PageSupplier, L: RawMutex, M: Metadata> ItemSource for Keg<P, L, 
             state = match self.grow(request) {
                 Ok(state) => state,
                 Err(_) if got != 0 => return Ok(got),
-                Err(error) => {
-                    // Somebody may have given items back meanwhile.
-                    let mut state = self.state.lock();
-                    got = state.take(&self.layout, into, all);
-                    return if got == 0 { Err(error) } else { Ok(got) };
-                }
+                Err(error) => return self.take_what_came_back(into, request).ok_or(error),
             };
         }
     }
@@ -384,7 +381,11 @@ unsafe impl<P: PageSupplier, L: RawMutex, M: Metadata> ItemSource for Keg<P, L, 
         }
     }
 
-    fn reclaim(&self, _: Reclaim) {
+    fn reclaim(&self, mode: Reclaim) {
+        // First, so that slabs whose last items come back meanwhile go with the others.
+        if mode != Reclaim::Trim {
+            self.drain_pages();
+        }
         let mut state = self.state.lock();
         let chain = Chain(state.detach_free(&self.layout));
         let table = state.map.retire_if_empty();
@@ -402,18 +403,23 @@ unsafe impl<P: PageSupplier, L: RawMutex, M: Metadata> ItemSource for Keg<P, L, 
         stats.align = self.layout.item().align();
         stats.allocs = state.allocs;
         stats.frees = state.frees;
-        stats.keg_free = state.free;
+        stats.keg_free = state.all_free();
         stats.slabs = state.slabs;
         stats.bytes = state.slabs * self.layout.slab_size() as u64;
     }
 
     fn prefork(&self) {
-        core::mem::forget(self.state.lock());
+        core::mem::forget(self.lock_with_none_away());
     }
 
     unsafe fn postfork(&self) {
-        // SAFETY: the caller called `prefork`, which forgot the guard.
-        unsafe { self.state.force_unlock() }
+        // SAFETY: the caller called `prefork`, which forgot the guard, so the state is ours until the
+        // lock is free. In the copy, those who wanted to fork too are gone; in the original they say
+        // so again.
+        unsafe {
+            (*self.state.data_ptr()).forking = false;
+            self.state.force_unlock();
+        }
     }
 }
 
@@ -435,7 +441,7 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Drop for Keg<P, L, M> {
 impl<P: PageSupplier, L: RawMutex, M: Metadata> core::fmt::Debug for Keg<P, L, M> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let state = self.state.lock();
-        let (slabs, live, free) = (state.slabs, state.live(), state.free);
+        let (slabs, live, free) = (state.slabs, state.live(), state.all_free());
         drop(state);
         f.debug_struct("Keg")
             .field("item", &self.layout.item())

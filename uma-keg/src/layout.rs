@@ -33,6 +33,12 @@
 //! 4. Else whichever of all these wastes least; and where fewer than four items fit in 64 KiB, also
 //!    compared with powers of two that hold up to eight items.
 //!
+//! 5. If that is an inside header in a slab of several pages, of items of a sixteenth of a page or more,
+//!    and there is no bound on slabs, it goes outside after all where the slab then wastes at most 1 %,
+//!    or no more than before. Inside it would keep a page from being given back that most likely has no
+//!    item in use when few are. (It is no slower: the look-up costs less than the memory access to a
+//!    header on a page of its own.)
+//!
 //! Items over 64 KiB start from a slab of their own, rounded up to pages, and take step 4's larger
 //! slabs if that wastes 2 % or more and they waste less.
 //!
@@ -85,7 +91,8 @@ impl SlabConfig {
         Self { largest: if bytes < SMALL_SLAB { bytes } else { SMALL_SLAB }, ..self }
     }
 
-    /// The keg may not touch the slab's memory (`UMA_ZONE_NOTOUCH`): the header lies outside.
+    /// The keg may not touch the slab's memory (`UMA_ZONE_NOTOUCH`): the header lies outside. A drain
+    /// still has the supplier take back pages without items in use, if it is one that can.
     pub const fn no_touch(self) -> Self {
         Self { no_touch: true, ..self }
     }
@@ -277,6 +284,20 @@ impl SlabLayout {
         if self.place.is_inside() { 0 } else { self.header.size() }
     }
 
+    /// Whether partly used slabs can have whole pages of this size without an item in use.
+    pub(crate) const fn has_spare_pages(&self, page: usize) -> bool {
+        self.items > 1 && self.slab.size() > page && self.slab.align() >= page
+    }
+
+    /// The offset at which item `end` begins; behind the last item, that of the header or of the end.
+    pub(crate) const fn offset_of(&self, end: usize) -> usize {
+        match self.header_offset() {
+            _ if end < self.items => end * self.stride,
+            Some(header) => header,
+            None => self.slab.size(),
+        }
+    }
+
     /// The address at which the slab of the item at `addr` begins, if `addr` is that of an item.
     #[inline]
     pub(crate) const fn base_of(&self, addr: usize) -> usize {
@@ -353,10 +374,25 @@ impl Search {
             // `new` sees to it that one of the two header places is allowed.
             panic!("some slab holds one item");
         };
-        if small.is_fair() || self.stride <= SMALL_SLAB / 4 || self.largest < SMALL_SLAB {
+        if self.largest < SMALL_SLAB {
             return small;
         }
+        if small.is_fair() || self.stride <= SMALL_SLAB / 4 {
+            return self.unpinned(small);
+        }
         self.larger(small)
+    }
+
+    /// Step 5.
+    const fn unpinned(&self, choice: Choice) -> Choice {
+        let may = self.outside && choice.place.is_inside() && choice.items > 1;
+        let pins = choice.slab > self.page && self.stride >= self.page / 16;
+        match self.fill(choice.slab, HeaderPlace::Outside) {
+            Some(other) if may && pins && (other.is_good() || !choice.wastes_less_than(&other)) => {
+                other
+            }
+            _ => choice,
+        }
     }
 
     /// The largest slab of steps 1 to 3.

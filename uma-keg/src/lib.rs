@@ -10,20 +10,22 @@
 //!                  ^                                   |
 //!   +--------------|-----------------------------------v---------------+
 //!   |  full slabs  |  partly used, in 16 bins by how full  |  free     |   Keg, one lock
-//!   +--------------------------------------------------------------^---+
-//!                                                          grow |  | reclaim    (no lock held)
-//!                                                               v  |
-//!                                                          PageSupplier
+//!   +----------------------------|---------------------------------^---+
+//!                 drain: pages   |                         grow |  | reclaim    (no lock held)
+//!                 of free items  v                              v  |
+//!                             Decommit                     PageSupplier
 //! ```
 //!
 //! # What it promises
 //!
 //! - *No word of a free item is touched.* Which items are free is said by a bitmap in the slab's
-//!   header, so whatever an item held when it was freed it still holds when it is allocated again, as
-//!   long as its slab has not been reclaimed.
+//!   header, so whatever an item held when it was freed it still holds when it is allocated again,
+//!   unless memory was reclaimed in between.
 //! - *Little waste.* [`SlabLayout`] chooses slabs that waste under 2 % wherever one of at most 64 KiB
 //!   can, and says how much it is. Small kegs hold small slabs.
-//! - *Slabs drain.* Items come from the fullest slab that has any.
+//! - *Slabs drain.* Items come from the fullest slab that has any; and what is free in a slab that
+//!   still has items in use goes back too, page by page, when the keg is drained, if the supplier
+//!   [can take it](uma_core::PageSupplier::decommits).
 //! - *Nothing under the lock* but list and bit operations: no supplier, no metadata, no closure.
 //! - *Misuse is found*: see [`Keg`].
 //!
@@ -60,6 +62,7 @@ mod secret;
 mod slab;
 mod state;
 mod sync;
+mod walk;
 
 pub use keg::{Keg, Leak};
 pub use layout::{HeaderPlace, MAX_ITEM_ALIGN, MAX_ITEM_SIZE, SlabConfig, SlabLayout};

@@ -74,12 +74,12 @@ impl<M: Metadata> Map<M> {
         Self { table: HashTable::new_in(Lent::nothing()) }
     }
 
-    /// An empty map that has room for twice `entries` and then some, or `None` for want of memory.
+    /// An empty map that has room for twice `entries`, or for a few, or `None` for want of memory.
     /// Allocates: not under the lock.
     pub(crate) fn with_room_for(meta: &M, entries: usize) -> Option<Self> {
         let mut map = Self::new();
         map.table.allocator().0.set(Some(NonNull::from(meta)));
-        let made = map.table.try_reserve(entries * 2 + 14, |entry| hash(entry.base));
+        let made = map.table.try_reserve((entries * 2).max(14), |entry| hash(entry.base));
         map.table.allocator().0.set(None);
         made.ok().map(|()| map)
     }

@@ -118,7 +118,7 @@ impl<P: PageSupplier + Copy, L: RawMutex> MetaKegs<P, L> {
         Layout::from_size_align(size, layout.align().max(self.page_size)).ok()
     }
 
-    /// Gives slabs back that are wholly free.
+    /// Gives slabs back that are wholly free, and free pages of others.
     pub fn reclaim(&self) {
         for keg in &self.classes {
             keg.reclaim(Reclaim::Drain);

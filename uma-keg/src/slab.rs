@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   +------+------+------+--------+------+------+------+------+--------+--------+--
-//!   | next | prev | base | cookie | free | hint | flag | list | word 0 | word 1 | ...
+//!   | next | prev | base | cookie | free | hint | flag | place| word 0 | word 1 | ...
 //!   +------+------+------+--------+------+------+------+------+--------+--------+--
 //!                                                              one bit per item, set = free
 //! ```
@@ -41,7 +41,8 @@ pub(crate) const fn header_size(items: usize) -> usize {
 /// The fixed part of a header. The words of the bitmap follow it in memory.
 #[repr(C)]
 pub(crate) struct Header {
-    /// Neighbours in the list that `list` names; a chain of detached slabs uses `next` only.
+    /// Neighbours in the list that `place` names, see [`crate::lists`]; a chain of detached slabs uses
+    /// `next` only.
     pub(crate) next: Cell<Option<SlabPtr>>,
     pub(crate) prev: Cell<Option<SlabPtr>>,
     base: NonNull<u8>,
@@ -51,9 +52,12 @@ pub(crate) struct Header {
     hint: Cell<u16>,
     /// The supplier's byte.
     flag: u8,
-    /// The list that the slab is in, an index into the keg's lists.
-    pub(crate) list: Cell<u8>,
+    /// The list that the slab is in, an index into the keg's lists; and [`SETTLED`].
+    pub(crate) place: Cell<u8>,
 }
+
+/// Set in a slab's place if its items have not changed since its free pages were given back.
+pub(crate) const SETTLED: u8 = 0x80;
 
 // The words begin right after the fixed part, and `hint` can hold the index of the last one: a slab
 // of one-byte items in a page of 2 MiB has 2^15 words of 64 bits, or fewer than 2^16 of 32.
@@ -72,6 +76,17 @@ impl Header {
 
     pub(crate) const fn flag(&self) -> u8 {
         self.flag
+    }
+
+    /// The list that the slab is in.
+    #[inline]
+    pub(crate) fn list(&self) -> usize {
+        usize::from(self.place.get() & !SETTLED)
+    }
+
+    /// Whether no item has changed since the slab's free pages were given back.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.place.get() & SETTLED != 0
     }
 
     /// How many items are free.
@@ -115,7 +130,7 @@ impl SlabPtr {
             free: Cell::new(items as u32),
             hint: Cell::new(0),
             flag,
-            list: Cell::new(0),
+            place: Cell::new(0),
         };
         // SAFETY: the caller owns the memory, which has the size and alignment of a header with a
         // word for every `BITS` items begun.
@@ -264,8 +279,39 @@ impl SlabPtr {
     ///
     /// The caller owns the slab, which has `items` items.
     pub(crate) unsafe fn next_live(self, index: usize, items: usize) -> Option<usize> {
-        // SAFETY: passed on to the caller, for indices below `items`.
-        (index..items).find(|&index| !unsafe { self.is_free(index) })
+        // SAFETY: passed on to the caller.
+        unsafe { self.next_set(index, items, usize::MAX) }
+    }
+
+    /// The first free item from `index` on.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the slab, which has `items` items.
+    pub(crate) unsafe fn next_free(self, index: usize, items: usize) -> Option<usize> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.next_set(index, items, 0) }
+    }
+
+    /// The first item from `index` on whose bit is set once the words are combined with `flip` by
+    /// exclusive or.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the slab, which has `items` items.
+    unsafe fn next_set(self, index: usize, items: usize, flip: usize) -> Option<usize> {
+        let mut mask = usize::MAX << (index % BITS);
+        for at in index / BITS..items.div_ceil(BITS) {
+            // SAFETY: there is a word for every `BITS` items begun, and the caller owns the slab.
+            let word = (unsafe { self.word(at).read() } ^ flip) & mask;
+            if word != 0 {
+                let found = at * BITS + word.trailing_zeros() as usize;
+                // Bits behind the last item are never set, but flipped.
+                return (found < items).then_some(found);
+            }
+            mask = usize::MAX;
+        }
+        None
     }
 }
 
@@ -316,6 +362,11 @@ mod tests {
                 assert!(!slab.put(65), "already free");
                 assert_eq!(slab.next_live(0, items), Some(0));
                 assert_eq!(slab.next_live(1, items), Some(2));
+                assert_eq!(slab.next_free(0, items), Some(1));
+                assert_eq!(slab.next_free(2, items), Some(40));
+                assert_eq!(slab.next_free(41, items), Some(65));
+                assert_eq!(slab.next_free(66, items), Some(73));
+                assert_eq!(slab.next_live(73, items), None);
             }
             assert_eq!(take(slab, &layout, 4), [1, 40, 65, 73]);
             assert_eq!(take(slab, &layout, items), Vec::from_iter(74..items));
@@ -325,6 +376,9 @@ mod tests {
                 assert_eq!(slab.header().free(), 0);
                 assert!(slab.put(items - 1));
                 assert_eq!(slab.next_live(items - 1, items), None);
+                assert_eq!(slab.next_live(items, items), None);
+                assert_eq!(slab.next_free(0, items), Some(items - 1));
+                assert_eq!(slab.next_free(items, items), None);
             }
             assert_eq!(take(slab, &layout, 9), [items - 1]);
         });

@@ -8,22 +8,30 @@ use core::num::NonZeroUsize;
 use uma_core::{Item, Metadata};
 
 use crate::layout::SlabLayout;
-use crate::lists::{FULL, LISTS, Lists, WHOLLY_FREE};
+use crate::lists::{AWAY, FULL, LISTS, Lists, WHOLLY_FREE};
 use crate::map::Map;
 use crate::misuse::{Fault, Misuse};
 use crate::slab::{BINS, SlabPtr};
 
 /// Invariants, whenever the lock is free:
 ///
-/// - every slab of the keg is in the list that fits its number of free items, and is signed with
-///   `secret`; if its header lies outside, `map` has it, and `map` has nothing else;
-/// - `free` is the sum of the slabs' free items, `slabs` their number;
+/// - every slab of the keg is in the list that fits its number of free items, or in [`AWAY`], and is
+///   signed with `secret`; if its header lies outside, `map` has it, and `map` has nothing else;
+/// - a slab is [`SETTLED`](crate::slab::SETTLED) only if it is partly used or away, and no item of it was
+///   taken or came back since its free pages were last given back, or, if away, since that began;
+/// - each slab that is away is so for one call of the keg's `drain_pages`, which will bring it back;
+///   nothing takes an item from it meanwhile, but items of it come back;
+/// - `away` is the sum of the free items of slabs that are away, `free` of all others: those that can be
+///   taken. `slabs` is the number of all slabs;
 /// - `allocs - frees` is the number of items that are out.
 pub(crate) struct State<M: Metadata> {
-    lists: Lists,
+    pub(crate) lists: Lists,
     pub(crate) map: Map<M>,
     pub(crate) slabs: u64,
     pub(crate) free: u64,
+    pub(crate) away: u64,
+    /// Somebody waits until no slab is away, to make a copy of the process: send none away.
+    pub(crate) forking: bool,
     pub(crate) reserve: u64,
     pub(crate) allocs: u64,
     pub(crate) frees: u64,
@@ -37,7 +45,7 @@ unsafe impl<M: Metadata> Send for State<M> {}
 
 /// Where a slab with so many free items belongs.
 #[inline]
-fn list_for(layout: &SlabLayout, free: usize) -> usize {
+pub(crate) fn list_for(layout: &SlabLayout, free: usize) -> usize {
     match layout.items() - free {
         0 => WHOLLY_FREE,
         _ if free == 0 => FULL,
@@ -52,11 +60,18 @@ impl<M: Metadata> State<M> {
             map: Map::new(),
             slabs: 0,
             free: 0,
+            away: 0,
+            forking: false,
             reserve: 0,
             allocs: 0,
             frees: 0,
             secret: 0,
         }
+    }
+
+    /// Free items, whether they can be taken just now or not.
+    pub(crate) const fn all_free(&self) -> u64 {
+        self.free + self.away
     }
 
     /// Items that are out.
@@ -88,7 +103,8 @@ impl<M: Metadata> State<M> {
         self.free += layout.items() as u64;
     }
 
-    /// Puts a slab into the list that fits it now.
+    /// Puts a slab whose items have changed into the list that fits it now. If it is away it stays so,
+    /// and is only marked.
     ///
     /// # Safety
     ///
@@ -98,12 +114,18 @@ impl<M: Metadata> State<M> {
         // SAFETY: a slab in a list is owned by this value.
         let header = unsafe { slab.header() };
         let list = list_for(layout, header.free());
-        if usize::from(header.list.get()) != list {
-            // SAFETY: it is in a list, and then in none.
-            unsafe {
-                self.lists.remove(slab);
-                self.lists.push(slab, list);
-            }
+        // What is settled or away differs from any list.
+        if usize::from(header.place.get()) == list {
+            return;
+        }
+        if header.list() == AWAY {
+            header.place.set(AWAY as u8);
+            return;
+        }
+        // SAFETY: it is in a list, and then in none.
+        unsafe {
+            self.lists.remove(slab);
+            self.lists.push(slab, list);
         }
     }
 
@@ -176,7 +198,12 @@ impl<M: Metadata> State<M> {
         if !unsafe { slab.put(index) } {
             return Err(Fault::DoubleFree);
         }
-        self.free += 1;
+        // SAFETY: as above.
+        if unsafe { slab.header() }.list() == AWAY {
+            self.away += 1;
+        } else {
+            self.free += 1;
+        }
         self.frees += 1;
         Ok(slab)
     }
@@ -238,6 +265,7 @@ impl<M: Metadata> State<M> {
     /// Takes all slabs with items in use out, for a keg that ends; returns them chained by `next`.
     pub(crate) fn detach_live(&mut self) -> Option<SlabPtr> {
         let mut chain = None;
+        // No call is under way, so none is away.
         for list in (0..BINS).chain([FULL]) {
             while let Some(slab) = self.lists.first(list) {
                 // SAFETY: it is in a list, and then ours.

@@ -91,7 +91,7 @@ fn drive<M: Metadata>(keg: Keg<&Heap, Lock, M>, pages: &Heap, seed: u64, steps: 
                 model.took(&keg, &items);
             }
             5 => {
-                keg.reclaim(Reclaim::Trim);
+                keg.reclaim([Reclaim::Trim, Reclaim::Drain, Reclaim::DrainCpu][random.below(3)]);
                 let figures = stats(&keg);
                 assert!(figures.slabs <= model.out.len() as u64, "a free slab was kept");
             }

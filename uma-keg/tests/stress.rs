@@ -30,6 +30,7 @@ fn stress<M: Metadata + Sync>(keg: &Keg<&Heap, Lock, M>, rounds: usize) {
                         4 => crossing.lock().unwrap().append(&mut held),
                         5 => held.append(&mut crossing.lock().unwrap()),
                         6 if round % 8 == 0 => keg.reclaim(Reclaim::Trim),
+                        6 if round % 8 == 1 => keg.reclaim(Reclaim::Drain),
                         7 if round % 64 == 0 => keg.for_each_live(|_| common::assert_no_lock()),
                         _ => {
                             let keep = held.len() - random.below(held.len() + 1);

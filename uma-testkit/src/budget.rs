@@ -1,8 +1,9 @@
 //! A supplier that runs out.
 
 use std::alloc::Layout;
+use std::ptr::NonNull;
 
-use uma_core::{PageError, PageRun, PageSupplier, Request};
+use uma_core::{Decommit, PageError, PageRun, PageSupplier, Request};
 
 use crate::sync::{AtomicUsize, Ordering};
 
@@ -60,5 +61,17 @@ unsafe impl<P: PageSupplier> PageSupplier for Budget<P> {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { self.inner.free_pages(run) };
         self.used.fetch_sub(size, Ordering::SeqCst);
+    }
+
+    fn decommits(&self) -> Option<&dyn Decommit> {
+        self.inner.decommits()
+    }
+}
+
+// SAFETY: runs are those of the supplier below, which keeps the contract.
+unsafe impl<P: Decommit> Decommit for Budget<P> {
+    unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.inner.decommit(at, len) }
     }
 }

@@ -1,8 +1,9 @@
 //! Failure of the k-th call.
 
 use std::alloc::Layout;
+use std::ptr::NonNull;
 
-use uma_core::{PageError, PageRun, PageSupplier, Request};
+use uma_core::{Decommit, PageError, PageRun, PageSupplier, Request};
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -88,7 +89,8 @@ impl Default for FailPlan {
     }
 }
 
-/// Fails allocations of `P` by a [`FailPlan`], with [`PageError::Exhausted`]. Frees never fail.
+/// Fails allocations of `P` by a [`FailPlan`], with [`PageError::Exhausted`]. Frees and decommits never
+/// fail.
 ///
 /// It dereferences to the plan: `pages.fail_at(3)`.
 #[derive(Debug, Default)]
@@ -133,5 +135,17 @@ unsafe impl<P: PageSupplier> PageSupplier for FailNth<P> {
     unsafe fn free_pages(&self, run: PageRun) {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { self.inner.free_pages(run) }
+    }
+
+    fn decommits(&self) -> Option<&dyn Decommit> {
+        self.inner.decommits()
+    }
+}
+
+// SAFETY: runs are those of the supplier below, which keeps the contract.
+unsafe impl<P: Decommit> Decommit for FailNth<P> {
+    unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.inner.decommit(at, len) }
     }
 }

@@ -7,6 +7,8 @@
 //! | a layer that stands on a supplier | [`Fake`], with [`Budget`] or [`FailNth`] around it |
 //! | a layer that needs bookkeeping memory | [`HeapMeta`] |
 //! | a layer that calls hooks | [`hooks::CountingHooks`] |
+//! | any stack of layers, by programs at random | [`ops::Program`] and [`run`] |
+//! | what happens when threads meet or move, step by step | [`machine`] |
 //!
 //! The suites are plain functions with plain assertions: call them from a `#[test]`.
 //!
@@ -21,19 +23,32 @@
 
 pub mod conformance;
 pub mod hooks;
+pub mod machine;
+pub mod model;
+pub mod ops;
 pub mod token;
 
 mod budget;
+mod caught;
 mod fail;
 mod fake;
 mod ledger;
 mod meta;
+mod pages;
+mod pool;
+mod rig;
 mod rng;
+mod stamping;
 mod sync;
 
 pub use budget::Budget;
+pub use caught::{Caught, caught};
 pub use fail::{FailNth, FailPlan};
 pub use fake::Fake;
 pub use ledger::Outstanding;
 pub use meta::HeapMeta;
+pub use pages::{PageCheck, PageMoment, PageRig, run_pages};
+pub use pool::Pool;
+pub use rig::{Moment, Rig, run};
 pub use rng::Rng;
+pub use stamping::StampingHooks;

@@ -4,7 +4,7 @@ use std::alloc::Layout;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
-use uma_core::{Hooks, Item, Metadata, PageError, PageRun, PageSupplier, Request};
+use uma_core::{Decommit, Hooks, Item, Metadata, PageError, PageRun, PageSupplier, Request};
 use uma_testkit::hooks::{CountingHooks, Hook};
 use uma_testkit::{Budget, FailNth, Fake, HeapMeta, Outstanding};
 
@@ -244,4 +244,75 @@ fn hooks_without_init() {
     hooks.assert_balanced();
     call.fini(8);
     assert_eq!(hooks.violations().len(), 1);
+}
+
+#[test]
+fn fake_checks_and_counts_decommits() {
+    let pages = Fake::with_page_size(4096);
+    let run = take(&pages, 16384).unwrap();
+    let at = |offset: usize| run.base().map_addr(|at| at.saturating_add(offset));
+    // SAFETY: whole pages of a run that is ours.
+    unsafe {
+        run.base().write_bytes(1, 16384);
+        pages.decommit(at(4096), 8192);
+        pages.decommit(at(16384), 0);
+    }
+    assert_eq!((pages.decommit_calls(), pages.decommitted()), (2, 8192));
+    // SAFETY: the run is ours, and has been written.
+    let bytes = unsafe { std::slice::from_raw_parts(run.base().as_ptr(), 16384) };
+    for (offset, &byte) in bytes.iter().enumerate() {
+        let expected = if (4096..12288).contains(&offset) { Fake::DECOMMITTED } else { 1 };
+        assert_eq!(byte, expected, "byte {offset}");
+    }
+    let wrong =
+        [(100, 4096), (0, 100), (12288, 8192), (16384, 4096), (0, 20480), (usize::MAX, 4096)];
+    for (offset, len) in wrong {
+        // SAFETY: none: the fake is there to find out, before it touches any memory.
+        let message = complaint(|| unsafe { pages.decommit(at(offset), len) });
+        assert!(message.contains("not whole pages of a run"), "{message}");
+    }
+    // SAFETY: no page.
+    complaint(|| unsafe { pages.decommit(NonNull::dangling(), 4096) });
+    let base = run.base();
+    // SAFETY: a whole run, given back once.
+    unsafe { pages.free_pages(run) };
+    // SAFETY: none, as above.
+    complaint(|| unsafe { pages.decommit(base, 4096) });
+}
+
+#[test]
+fn adaptors_pass_decommits_on() {
+    let pages = Budget::new(FailNth::new(Fake::new()), 8192);
+    let run = take(&pages, 8192).unwrap();
+    // By what they say they can, and by what they are.
+    let reference = &pages;
+    let said = PageSupplier::decommits(&reference).expect("a fake can");
+    // SAFETY: whole pages of a run that is ours.
+    unsafe {
+        said.decommit(run.base(), 4096);
+        Decommit::decommit(&reference, run.base(), 8192);
+    }
+    let fake = pages.inner().inner();
+    assert_eq!((fake.decommit_calls(), fake.decommitted()), (2, 12288));
+    assert_eq!((pages.used(), pages.inner().calls()), (8192, 1), "neither freed nor allocated");
+    // SAFETY: a whole run, given back once.
+    unsafe { pages.free_pages(run) };
+    assert!(Budget::new(Plain(Fake::new()), 0).decommits().is_none());
+}
+
+/// A supplier with no more than the three methods.
+struct Plain(Fake);
+
+// SAFETY: as `Fake`.
+unsafe impl PageSupplier for Plain {
+    fn page_size(&self) -> usize {
+        self.0.page_size()
+    }
+    fn alloc_pages(&self, layout: Layout, request: Request) -> Result<PageRun, PageError> {
+        self.0.alloc_pages(layout, request)
+    }
+    unsafe fn free_pages(&self, run: PageRun) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.free_pages(run) }
+    }
 }

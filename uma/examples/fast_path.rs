@@ -9,11 +9,11 @@ use std::hint::black_box;
 use uma::core::{Item, Request};
 use uma::{RawZone, Zone, ZoneBox};
 
-/// `RawZone::alloc` on a hit.
+/// `RawZone::alloc_or_null` on a hit.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn fast_path_alloc(zone: &RawZone) -> Option<Item> {
-    zone.alloc(Request::NOWAIT).ok()
+extern "C" fn fast_path_alloc(zone: &RawZone) -> *mut u8 {
+    zone.alloc_or_null(Request::NOWAIT)
 }
 
 /// `RawZone::free` on a hit.
@@ -41,7 +41,8 @@ fn main() {
     let raw = RawZone::builder("raw", layout).build().expect("a zone");
     let typed = Zone::<u64>::builder("typed").build().expect("a zone");
     for value in 0..1000 {
-        let item = fast_path_alloc(black_box(&raw)).expect("an item");
+        let item = fast_path_alloc(black_box(&raw));
+        let item = Item::new(std::ptr::NonNull::new(item).expect("an item"));
         // SAFETY: allocated just now.
         unsafe { fast_path_free(black_box(&raw), item) };
         fast_path_pair(black_box(&typed), value);

@@ -4,8 +4,6 @@ use std::fmt;
 use std::io::Write;
 use std::thread;
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
-use uma_cache::Rseq;
 use uma_cache::bucket::Owned;
 use uma_cache::{CpuLocks, CurrentCpu, PerCpu, Slots, Which};
 use uma_core::Item;
@@ -19,16 +17,21 @@ use crate::sync::{AtomicU8, AtomicUsize, Ordering};
 /// The environment variable `UMA_PERCPU` overrides it: `rseq` or `locks`. (Sanitizers and valgrind
 /// want `locks`.) [`PerCpu::mode`] tells which it is.
 #[derive(Clone, Copy, Debug)]
-pub enum HostAccess {
-    /// Restartable sequences.
-    #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
-    Rseq(Rseq),
-    /// A lock per slot.
-    Locks(CpuLocks<HostCpus>),
+pub struct HostAccess {
+    /// Restartable sequences, or else a lock per slot.
+    rseq: Option<Sequences>,
 }
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+type Sequences = uma_cache::Rseq;
+/// Where there are no sequences: a type without values.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64")))]
+type Sequences = never::Never;
+
+const LOCKS: CpuLocks<HostCpus> = CpuLocks::new(HostCpus);
+
 impl HostAccess {
-    const LOCKS: Self = Self::Locks(CpuLocks::new(HostCpus));
+    const BY_LOCKS: Self = Self { rseq: None };
 
     pub(crate) fn chosen() -> Self {
         // No lock and no waiting: a child of fork must not find another thread half way through.
@@ -40,25 +43,26 @@ impl HostAccess {
         if chosen == UNKNOWN {
             #[cfg(unix)]
             crate::fork::install();
-            let wish = if matches!(Self::wished(), Self::Locks(_)) { LOCKS } else { RSEQ };
+            let wish = if Self::wished().rseq.is_some() { RSEQ } else { LOCKS };
             let first = CHOSEN.compare_exchange(UNKNOWN, wish, Ordering::AcqRel, Ordering::Acquire);
             chosen = first.map_or_else(|first| first, |_| wish);
         }
         // Where one thread found sequences, others of the process find the same ones.
-        if chosen == RSEQ { Self::rseq().unwrap_or(Self::LOCKS) } else { Self::LOCKS }
+        if chosen == RSEQ { Self::best() } else { Self::BY_LOCKS }
     }
 
     /// What the environment asks for, or else the best.
     fn wished() -> Self {
         let wish = std::env::var_os("UMA_PERCPU");
         match wish.as_deref().and_then(|wish| wish.to_str()) {
-            Some("locks") => Self::LOCKS,
-            Some("rseq") => Self::rseq().unwrap_or_else(|| {
-                complain(format_args!(
-                    "UMA_PERCPU=rseq, but there are no restartable sequences here"
-                ));
-                Self::LOCKS
-            }),
+            Some("locks") => Self::BY_LOCKS,
+            Some("rseq") => {
+                let best = Self::best();
+                if best.rseq.is_none() {
+                    complain(format_args!("UMA_PERCPU=rseq, but there are no such sequences here"));
+                }
+                best
+            }
             Some(other) if !other.is_empty() => {
                 complain(format_args!("UMA_PERCPU={other} is neither \"rseq\" nor \"locks\""));
                 Self::best()
@@ -68,77 +72,85 @@ impl HostAccess {
     }
 
     fn best() -> Self {
-        Self::rseq().unwrap_or(Self::LOCKS)
+        Self { rseq: Sequences::available(HostCpus.cpus()) }
     }
-
-    #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
-    fn rseq() -> Option<Self> {
-        Rseq::available(HostCpus.cpus()).map(Self::Rseq)
-    }
-
-    #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64")))]
-    fn rseq() -> Option<Self> {
-        None
-    }
-}
-
-/// Does the same with whichever it is.
-macro_rules! either {
-    ($access:expr, $one:ident => $what:expr) => {
-        match $access {
-            #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
-            HostAccess::Rseq($one) => $what,
-            HostAccess::Locks($one) => $what,
-        }
-    };
 }
 
 // SAFETY: forwards to an implementation that keeps the contract, always the same.
 unsafe impl PerCpu for HostAccess {
     fn cpus(&self) -> usize {
-        either!(self, access => access.cpus())
+        HostCpus.cpus()
     }
 
-    // The sequences are few instructions and belong where they are used; the locks do not.
-    #[inline(always)]
+    #[inline]
     fn pop(&self, slots: Slots<'_>) -> Option<Item> {
-        match self {
-            #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
-            Self::Rseq(rseq) => rseq.pop(slots),
-            Self::Locks(locks) => pop_locked(locks, slots),
+        match &self.rseq {
+            Some(rseq) => rseq.pop(slots),
+            None => LOCKS.pop(slots),
+        }
+    }
+
+    #[inline]
+    unsafe fn push(&self, slots: Slots<'_>, item: Item) -> bool {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe {
+            match &self.rseq {
+                Some(rseq) => rseq.push(slots, item),
+                None => LOCKS.push(slots, item),
+            }
         }
     }
 
     #[inline(always)]
-    unsafe fn push(&self, slots: Slots<'_>, item: Item) -> bool {
-        match self {
-            #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64"))]
+    fn pop_inline(&self, slots: Slots<'_>) -> Option<Item> {
+        self.rseq.as_ref()?.pop(slots)
+    }
+
+    #[inline(always)]
+    unsafe fn push_inline(&self, slots: Slots<'_>, item: Item) -> bool {
+        match &self.rseq {
             // SAFETY: the caller's duty is passed on unchanged.
-            Self::Rseq(rseq) => unsafe { rseq.push(slots, item) },
-            // SAFETY: as above.
-            Self::Locks(locks) => unsafe { push_locked(locks, slots, item) },
+            Some(rseq) => unsafe { rseq.push(slots, item) },
+            None => false,
         }
     }
 
     fn swap(&self, slots: Slots<'_>, which: Which, new: Owned) -> Result<Owned, Owned> {
-        either!(self, access => access.swap(slots, which, new))
+        match &self.rseq {
+            Some(rseq) => rseq.swap(slots, which, new),
+            None => LOCKS.swap(slots, which, new),
+        }
     }
 
     fn fence(&self, slots: Slots<'_>, cpu: usize) {
-        either!(self, access => access.fence(slots, cpu));
+        match &self.rseq {
+            Some(rseq) => rseq.fence(slots, cpu),
+            None => LOCKS.fence(slots, cpu),
+        }
     }
 
     fn fence_range(&self, slots: Slots<'_>, cpus: core::ops::Range<usize>) {
-        either!(self, access => access.fence_range(slots, cpus));
+        match &self.rseq {
+            Some(rseq) => rseq.fence_range(slots, cpus),
+            None => LOCKS.fence_range(slots, cpus),
+        }
     }
 
     fn prefork(&self, slots: Slots<'_>) {
-        either!(self, access => access.prefork(slots));
+        match &self.rseq {
+            Some(rseq) => rseq.prefork(slots),
+            None => LOCKS.prefork(slots),
+        }
     }
 
     unsafe fn postfork(&self, slots: Slots<'_>) {
         // SAFETY: the caller's duty is passed on unchanged.
-        either!(self, access => unsafe { access.postfork(slots) });
+        unsafe {
+            match &self.rseq {
+                Some(rseq) => rseq.postfork(slots),
+                None => LOCKS.postfork(slots),
+            }
+        }
     }
 
     fn relax(&self) {
@@ -146,22 +158,51 @@ unsafe impl PerCpu for HostAccess {
     }
 
     fn mode(&self) -> &'static str {
-        either!(self, access => access.mode())
+        match &self.rseq {
+            Some(rseq) => rseq.mode(),
+            None => LOCKS.mode(),
+        }
     }
 }
 
-#[inline(never)]
-fn pop_locked(locks: &CpuLocks<HostCpus>, slots: Slots<'_>) -> Option<Item> {
-    locks.pop(slots)
-}
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64")))]
+mod never {
+    //! What stands for restartable sequences where there are none.
 
-/// # Safety
-///
-/// As [`PerCpu::push`].
-#[inline(never)]
-unsafe fn push_locked(locks: &CpuLocks<HostCpus>, slots: Slots<'_>, item: Item) -> bool {
-    // SAFETY: the caller's duty is passed on unchanged.
-    unsafe { locks.push(slots, item) }
+    use uma_cache::bucket::Owned;
+    use uma_cache::{PerCpu, Slots, Which};
+    use uma_core::Item;
+
+    #[derive(Clone, Copy, Debug)]
+    pub enum Never {}
+
+    impl Never {
+        pub(super) fn available(_: usize) -> Option<Self> {
+            None
+        }
+    }
+
+    // SAFETY: there is no value, so nothing is ever promised.
+    unsafe impl PerCpu for Never {
+        fn cpus(&self) -> usize {
+            match *self {}
+        }
+        fn pop(&self, _: Slots<'_>) -> Option<Item> {
+            match *self {}
+        }
+        unsafe fn push(&self, _: Slots<'_>, _: Item) -> bool {
+            match *self {}
+        }
+        fn swap(&self, _: Slots<'_>, _: Which, _: Owned) -> Result<Owned, Owned> {
+            match *self {}
+        }
+        fn fence(&self, _: Slots<'_>, _: usize) {
+            match *self {}
+        }
+        fn mode(&self) -> &'static str {
+            match *self {}
+        }
+    }
 }
 
 /// The CPUs of the machine.

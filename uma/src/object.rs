@@ -94,7 +94,7 @@ impl<T> ObjectHooks<T> for FnObject<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn ctor(&self, object: &mut T) -> Result<(), Refused> {
         match self.ctor {
             None => Ok(()),
@@ -106,7 +106,7 @@ impl<T> ObjectHooks<T> for FnObject<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn dtor(&self, object: &mut T) {
         if let Some(dtor) = self.dtor {
             dtor(object);
@@ -148,13 +148,13 @@ impl<T, O: ObjectHooks<T>> Hooks for TypedHooks<T, O> {
         unsafe { item.cast::<T>().drop_in_place() };
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn ctor(&self, item: Item, _: *mut (), _: Request) -> Result<(), Refused> {
         // SAFETY: as in `fini`; the caller has the item to itself.
         self.object.ctor(unsafe { item.cast::<T>().as_mut() })
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn dtor(&self, item: Item, _: *mut ()) {
         // SAFETY: as in `ctor`.
         self.object.dtor(unsafe { item.cast::<T>().as_mut() });
@@ -306,7 +306,7 @@ where
     /// # Errors
     ///
     /// If there are no pages, or init or ctor refused.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self) -> Result<Cached<'_, T, O, P>, ZoneError> {
         self.take(Request::WAIT)
     }
@@ -316,7 +316,7 @@ where
     /// # Errors
     ///
     /// As [`get`](Self::get), or if the cache is at its limit.
-    #[inline]
+    #[inline(always)]
     pub fn try_get(&self) -> Result<Cached<'_, T, O, P>, ZoneError> {
         self.take(Request::NOWAIT)
     }
@@ -331,7 +331,7 @@ where
         self.take(Request::until(deadline))
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&self, request: Request) -> Result<Cached<'_, T, O, P>, ZoneError> {
         let item = self.raw.alloc(request)?;
         Ok(Cached { pointer: item.cast(), cache: self, owns: PhantomData })
@@ -431,7 +431,7 @@ where
     T: Send + 'static,
     O: ObjectHooks<T> + Clone + Send + Sync + 'static,
 {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: the object came from this cache, and this is the end of its use.
         unsafe { self.cache.raw.free(Item::new(self.pointer.cast())) };

@@ -72,7 +72,7 @@ pub unsafe trait Platform: Clone + Send + Sync {
     /// Supplies pages.
     type Pages: PageSupplier + Clone + Send + Sync;
     /// Reaches the slot of the running CPU.
-    type Cpus: PerCpu + Clone + Send + Sync;
+    type Cpus: PerCpu + Copy + Send + Sync;
     /// Locks kegs, depots, limit queues and the registry.
     type Lock: RawMutex + Send + Sync;
     /// Puts callers to sleep at a limit.

@@ -4,7 +4,7 @@ use core::alloc::Layout;
 use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
 
-use uma_cache::{BucketCache, CacheConfig};
+use uma_cache::{BucketCache, CacheConfig, Front};
 use uma_core::{
     AllocError, ConfigError, ConfigFault, Constructed, Hooks, Item, ItemSource, Limited, Metadata,
     Name, NoHooks, Reclaim, Request, Stats, Zone,
@@ -104,6 +104,8 @@ pub struct RawZone<
     P: Platform = DefaultPlatform,
     H: Hooks + Clone + Send + Sync + 'static = NoHooks,
 > {
+    /// The short way of a hit.
+    front: Front<P::Cpus>,
     core: AtomicPtr<Core<P, H>>,
     config: Config,
     platform: P,
@@ -149,7 +151,8 @@ impl<P: Platform, H> RawZoneBuilder<P, H> {
         self
     }
 
-    /// So many items to a bucket; 0 caches nothing (`UMA_ZONE_NOBUCKET`). Otherwise chosen by size.
+    /// So many items to a bucket, always; 0 caches nothing (`UMA_ZONE_NOBUCKET`). Otherwise buckets begin
+    /// at a size that suits the items, and grow with need.
     pub const fn bucket(mut self, items: u16) -> Self {
         self.config.bucket = Some(items);
         self
@@ -204,6 +207,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZoneBuilder<P, H>
         unsafe {
             let this = (&raw const this).cast::<Self>();
             RawZone {
+                front: Front::new(),
                 core: AtomicPtr::new(ptr::null_mut()),
                 config: (&raw const (*this).config).read(),
                 platform: (&raw const (*this).platform).read(),
@@ -275,7 +279,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
         let cache = match config.bucket {
             None => CacheConfig::for_size(item.size()),
             Some(0) => CacheConfig::none(),
-            Some(bucket) => CacheConfig::with_bucket(item.size(), bucket),
+            Some(bucket) => CacheConfig::with_bucket(bucket),
         };
         let stack = BucketCache::new(limited, platform.cpus(), platform.metadata(), cache);
 
@@ -336,11 +340,68 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     /// `arg` is what the zone's ctor expects.
     #[inline(always)]
     pub unsafe fn alloc_arg(&self, arg: *mut (), request: Request) -> Result<Item, ZoneError> {
-        // SAFETY: the caller's duty is passed on unchanged.
-        match self.core().and_then(|core| unsafe { core.zone.alloc_arg(arg, request) }) {
-            Ok(item) => Ok(item),
-            Err(reason) => Err(self.error(reason)),
+        match self.front.pop() {
+            // SAFETY: the front leads to the slots of our cache; the rest is passed on.
+            Some(item) => unsafe { self.prepare(item, arg, request) },
+            // SAFETY: the caller's duty is passed on unchanged.
+            None => unsafe { self.alloc_slow(arg, request) },
         }
+    }
+
+    /// Allocates an item, or returns null: for callers, as those at a C boundary, that do not ask why.
+    #[inline(always)]
+    pub fn alloc_or_null(&self, request: Request) -> *mut u8 {
+        if !H::HAS_CTOR
+            && !request.wants_zero()
+            && let Some(item) = self.front.pop()
+        {
+            return item.as_ptr();
+        }
+        self.alloc_or_null_slow(request)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_or_null_slow(&self, request: Request) -> *mut u8 {
+        self.alloc(request).map_or(ptr::null_mut(), Item::as_ptr)
+    }
+
+    /// What is left to do for an item that came the short way.
+    ///
+    /// # Safety
+    ///
+    /// The item was popped from our front just now, and `arg` is what the ctor expects.
+    #[inline(always)]
+    unsafe fn prepare(
+        &self,
+        item: Item,
+        arg: *mut (),
+        request: Request,
+    ) -> Result<Item, ZoneError> {
+        if !H::HAS_CTOR && !request.wants_zero() {
+            return Ok(item);
+        }
+        let Some(core) = self.made() else {
+            unreachable!("a front leads to a zone that was made");
+        };
+        // SAFETY: passed on from the caller: the front's slots are those of this zone's source.
+        unsafe { core.zone.prepare(item, arg, request) }.map_err(|reason| self.error(reason))
+    }
+
+    /// The long way, which also makes the zone and finds the short one.
+    ///
+    /// # Safety
+    ///
+    /// As [`alloc_arg`](Self::alloc_arg).
+    #[cold]
+    #[inline(never)]
+    unsafe fn alloc_slow(&self, arg: *mut (), request: Request) -> Result<Item, ZoneError> {
+        let core = self.core().map_err(|reason| self.error(reason))?;
+        // SAFETY: the caller's duty is passed on unchanged.
+        let item = unsafe { core.zone.alloc_arg(arg, request) };
+        // SAFETY: it is the cache of this zone, which goes when the zone is dropped.
+        unsafe { self.front.publish(core.zone.source()) };
+        item.map_err(|reason| self.error(reason))
     }
 
     #[cold]
@@ -370,10 +431,30 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     /// As [`free`](Self::free), and `arg` is what the dtor expects.
     #[inline(always)]
     pub unsafe fn free_arg(&self, item: Item, arg: *mut ()) {
+        if H::HAS_CTOR
+            && let Some(core) = self.made()
+        {
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { core.zone.finish(item, arg) };
+        }
+        // SAFETY: the caller gives the item up, which came from our cache.
+        if !unsafe { self.front.push(item) } {
+            // SAFETY: it was not taken.
+            unsafe { self.free_slow(item) };
+        }
+    }
+
+    /// The long way for an item whose dtor has run.
+    ///
+    /// # Safety
+    ///
+    /// As [`free`](Self::free).
+    #[inline(never)]
+    unsafe fn free_slow(&self, item: Item) {
         // A zone that was never used has handed out nothing, so no item can come back to it.
         if let Some(core) = self.made() {
             // SAFETY: the caller's duty is passed on unchanged.
-            unsafe { core.zone.free_arg(item, arg) };
+            unsafe { core.zone.source().free(item) };
         }
     }
 

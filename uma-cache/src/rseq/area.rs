@@ -1,6 +1,7 @@
 //! Finding the rseq area that glibc registers for every thread.
 
 use core::ffi::CStr;
+use core::num::NonZeroIsize;
 
 /// The size that the first version of the area had; `__rseq_size` is at least this, or 0 if glibc did
 /// not register (an old kernel, or the tunable `glibc.pthread.rseq=0`).
@@ -8,10 +9,10 @@ const FIRST_SIZE: u32 = 20;
 
 /// The offset of the area from the thread pointer, the same in all threads, or `None` if the C
 /// library has registered none.
-pub(super) fn offset() -> Option<isize> {
+pub(super) fn offset() -> Option<NonZeroIsize> {
     let size = symbol::<u32>(c"__rseq_size")?;
     let offset = symbol::<isize>(c"__rseq_offset")?;
-    (size >= FIRST_SIZE && offset != 0).then_some(offset)
+    NonZeroIsize::new(offset).filter(|_| size >= FIRST_SIZE)
 }
 
 /// The value of a constant that the C library exports, if it does.

@@ -40,6 +40,7 @@ mod fence;
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 mod sequence;
 
+use core::num::NonZeroIsize;
 use core::ptr::NonNull;
 
 use uma_core::Item;
@@ -50,8 +51,8 @@ use crate::{PerCpu, Slots, Which};
 /// [`PerCpu`] by restartable sequences.
 #[derive(Clone, Copy, Debug)]
 pub struct Rseq {
-    /// Where a thread's rseq area lies, from its thread pointer.
-    offset: isize,
+    /// Where a thread's rseq area lies, from its thread pointer. Never 0: there the thread's own block is.
+    offset: NonZeroIsize,
     cpus: usize,
 }
 
@@ -61,7 +62,7 @@ impl Rseq {
     pub fn available(cpus: usize) -> Option<Self> {
         let offset = area::offset()?;
         // SAFETY: `offset` leads to the area of every thread, also this one.
-        let cpu = unsafe { sequence::cpu(offset) };
+        let cpu = unsafe { sequence::cpu(offset.get()) };
         if cpu >= cpus || !fence::register() {
             return None;
         }
@@ -80,19 +81,19 @@ unsafe impl PerCpu for Rseq {
     #[inline(always)]
     fn pop(&self, slots: Slots<'_>) -> Option<Item> {
         // SAFETY: `available` found the area; the slots and their buckets are alive.
-        unsafe { sequence::pop(self.offset, slots) }
+        unsafe { sequence::pop(self.offset.get(), slots) }
     }
 
     #[inline(always)]
     unsafe fn push(&self, slots: Slots<'_>, item: Item) -> bool {
         // SAFETY: as in `pop`; the item is the caller's to give.
-        unsafe { sequence::push(self.offset, slots, item) }
+        unsafe { sequence::push(self.offset.get(), slots, item) }
     }
 
     fn swap(&self, slots: Slots<'_>, which: Which, new: Owned) -> Result<Owned, Owned> {
         let new = new.into_raw();
         // SAFETY: as in `pop`; the new bucket is ours to give.
-        let old = unsafe { sequence::swap(self.offset, slots, which, new) };
+        let old = unsafe { sequence::swap(self.offset.get(), slots, which, new) };
         match NonNull::new(old) {
             // SAFETY: it was taken out of this CPU's slot by the exchange, and no sequence on this
             // CPU was under way, so nobody else uses it.

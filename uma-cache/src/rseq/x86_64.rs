@@ -204,9 +204,12 @@ pub(super) unsafe fn swap(
     old
 }
 
-const _: () = {
-    assert!(core::mem::offset_of!(crate::Slot, alloc) == 0);
-    assert!(core::mem::offset_of!(crate::Slot, free) == 8);
-    assert!(size_of::<crate::Slot>() == 1 << 6);
-    assert!(Bucket::CAPACITY_AT == 8 && Bucket::ITEMS == 16);
-};
+// A model checker's cells have other sizes; its models do not come here.
+const _: () = assert!(
+    cfg!(any(loom, shuttle))
+        || core::mem::offset_of!(crate::Slot, alloc) == 0
+            && core::mem::offset_of!(crate::Slot, free) == 8
+            && size_of::<crate::Slot>() == 1 << 6
+            && Bucket::CAPACITY_AT == 8
+            && Bucket::ITEMS == 16
+);

@@ -1,6 +1,8 @@
 //! Fakes: a lock that knows who holds it, pages and bookkeeping memory from the heap.
 #![allow(dead_code, reason = "each test file uses some")]
 
+pub(crate) mod logged;
+
 use std::alloc::{Layout, alloc, dealloc};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -10,8 +12,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use uma_core::{
-    AllocError, Item, ItemSource, Metadata, PageError, PageRun, PageSupplier, RawMutex, Request,
-    Stats,
+    AllocError, Decommit, Item, ItemSource, Metadata, PageError, PageRun, PageSupplier, RawMutex,
+    Request, Stats,
 };
 
 thread_local! {
@@ -162,6 +164,25 @@ unsafe impl PageSupplier for Heap {
 
     unsafe fn free_pages(&self, run: PageRun) {
         self.put(run.base(), run.layout(), Some(run.flag()));
+    }
+
+    fn decommits(&self) -> Option<&dyn Decommit> {
+        Some(self)
+    }
+}
+
+// SAFETY: it writes to the range, which lies inside a run.
+unsafe impl Decommit for Heap {
+    unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
+        assert_no_lock();
+        let start = at.addr().get();
+        let books = self.books.lock().unwrap();
+        let (base, (run, _)) = books.out.range(..=start).next_back().expect("never supplied");
+        assert!((start - base).is_multiple_of(self.page) && len.is_multiple_of(self.page));
+        assert!(len != 0 && start + len <= base + run.size());
+        drop(books);
+        // SAFETY: part of a run that is out.
+        unsafe { at.write_bytes(0xdc, len) };
     }
 }
 

@@ -28,7 +28,7 @@ fn region(bytes: usize) -> StaticPages<RawMutex> {
 fn run<P, C>(pages: P, cpus: C, caching: bool) -> Machine<P, C>
 where
     P: PageSupplier + Send + Sync,
-    C: PerCpu + Clone + Send + Sync,
+    C: PerCpu + Copy + Send + Sync,
 {
     let machine = Machine::new(pages, cpus);
     Bench { machine: &machine, caching }.all();

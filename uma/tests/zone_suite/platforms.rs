@@ -106,7 +106,7 @@ impl<P, C> Clone for On<'_, P, C> {
 unsafe impl<'a, P, C> Platform for On<'a, P, C>
 where
     P: PageSupplier + Send + Sync,
-    C: PerCpu + Clone + Send + Sync,
+    C: PerCpu + Copy + Send + Sync,
 {
     type Pages = &'a P;
     type Cpus = C;
@@ -119,7 +119,7 @@ where
     }
 
     fn cpus(&self) -> C {
-        self.0.cpus.clone()
+        self.0.cpus
     }
 
     fn sleep(&self) -> Park {

@@ -45,7 +45,7 @@ pub(crate) struct Bench<'a, P, C> {
 impl<'a, P, C> Bench<'a, P, C>
 where
     P: PageSupplier + Send + Sync,
-    C: PerCpu + Clone + Send + Sync,
+    C: PerCpu + Copy + Send + Sync,
 {
     fn zone(&self, item: Layout) -> RawZoneBuilder<On<'a, P, C>> {
         let builder = RawZone::builder_in("suite", item, On(self.machine));
@@ -339,7 +339,7 @@ type HookedZone<'a, P, C> = RawZone<On<'a, P, C>, &'static CountingHooks>;
 fn exercise<P, C>(zone: &HookedZone<'_, P, C>)
 where
     P: PageSupplier + Send + Sync,
-    C: PerCpu + Clone + Send + Sync,
+    C: PerCpu + Copy + Send + Sync,
 {
     let mut held = Vec::new();
     for round in 0..2 {
@@ -369,7 +369,7 @@ where
 fn check_works<P, C>(zone: &HookedZone<'_, P, C>, hooks: &CountingHooks)
 where
     P: PageSupplier + Send + Sync,
-    C: PerCpu + Clone + Send + Sync,
+    C: PerCpu + Copy + Send + Sync,
 {
     hooks.assert_idle();
     let stats = zone.stats();
@@ -387,7 +387,7 @@ where
 pub(crate) fn take<P, C, H>(zone: &RawZone<On<'_, P, C>, H>, most: usize) -> Vec<Item>
 where
     P: PageSupplier + Send + Sync,
-    C: PerCpu + Clone + Send + Sync,
+    C: PerCpu + Copy + Send + Sync,
     H: uma::core::Hooks + Clone + Send + Sync + 'static,
 {
     (0..most).map_while(|_| zone.alloc(Request::NOWAIT).ok()).collect()
@@ -397,7 +397,7 @@ where
 pub(crate) fn free<P, C, H>(zone: &RawZone<On<'_, P, C>, H>, item: Item)
 where
     P: PageSupplier + Send + Sync,
-    C: PerCpu + Clone + Send + Sync,
+    C: PerCpu + Copy + Send + Sync,
     H: uma::core::Hooks + Clone + Send + Sync + 'static,
 {
     // SAFETY: every caller took the item from this zone and gives it up.

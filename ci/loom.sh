@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The concurrent protocols of the limit and the cache, model checked: loom goes through every order of
+# events in which threads are stopped against their will a few times (LOOM_MAX_PREEMPTIONS says how
+# often, for all models), also those that weak memory allows; shuttle goes through many random ones
+# (SHUTTLE_ITERATIONS, for each model). Prints each model, how many histories it had, and how long they
+# took.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+
+models() {
+    local checker=$1
+    echo "== $checker"
+    RUSTFLAGS="${RUSTFLAGS:-} --cfg $checker" RUST_BACKTRACE=${RUST_BACKTRACE:-0} \
+        cargo test --quiet --release --target-dir "$target/$checker" -p uma-core -p uma-cache \
+        --test 'loom_*' --no-fail-fast -- --nocapture
+}
+
+models loom
+models shuttle

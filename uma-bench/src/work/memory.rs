@@ -1,0 +1,169 @@
+//! Memory: bytes resident for each of a million live items, every byte of them written; after a random
+//! 90 % was freed and memory asked back; after all was.
+//!
+//! Each subject is measured in a process of its own, which is this program with a hidden first
+//! argument. Resident is what the kernel says (`smaps_rollup`), without pages given up with `MADV_FREE`.
+
+use std::process::Command;
+
+use uma::Reclaim;
+
+use crate::rounds::{Figure, Random};
+use crate::subject::{self, Filter, HasZone, NAMES, Size, Subject, Visit, each_malloc};
+use crate::work::Bench;
+
+/// The first argument that makes the program measure one subject and print what it found.
+pub(crate) const CHILD: &str = "--measure-memory-of";
+
+const ITEMS: usize = 1_000_000;
+const PAGE: usize = 4096;
+
+const WORKLOADS: [&str; 3] = ["memory, all live", "memory, 90 % freed", "memory, all freed"];
+
+pub(crate) fn run(bench: &mut Bench) {
+    for size in [64, 200, 1000] {
+        let mut figures: [Vec<Figure>; 3] = Default::default();
+        let names = NAMES.iter().filter(|name| !name.starts_with("uma-") && bench.filter.has(name));
+        for name in names {
+            let Some(measured) = child(name, size) else { continue };
+            for (figures, bytes) in figures.iter_mut().zip(&measured) {
+                figures.push(Figure::new(*name, vec![*bytes]));
+            }
+            if *name == "uma" {
+                let pages = measured[3];
+                figures[1].push(Figure::new("pages in use", vec![pages]));
+            }
+        }
+        for (name, figures) in WORKLOADS.into_iter().zip(figures) {
+            bench.keep(name, size, 1, "bytes", figures);
+        }
+    }
+}
+
+/// Starts the child for one subject and reads its four numbers.
+fn child(name: &str, size: usize) -> Option<[f64; 4]> {
+    let program = std::env::current_exe().ok()?;
+    let size = size.to_string();
+    let output = Command::new(program).args([CHILD, name, &size]).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let numbers = text.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>().ok()?;
+    numbers.try_into().ok()
+}
+
+/// What the child does: three numbers of bytes for each item, and how much the pages that hold a live
+/// item come to when 90 % is freed.
+pub(crate) fn measure(name: &str, size: &str) {
+    let filter = Filter { names: vec![name.to_owned()], alone: true };
+    let mut one = One { wanted: name, result: None };
+    match size {
+        "64" => each::<64>(&filter, &mut one),
+        "200" => each::<200>(&filter, &mut one),
+        "1000" => each::<1000>(&filter, &mut one),
+        _ => {}
+    }
+    if let Some([live, some, none, pages]) = one.result {
+        println!("{live} {some} {none} {pages}");
+    }
+}
+
+fn each<const N: usize>(filter: &Filter, one: &mut One<'_>)
+where
+    Size<N>: HasZone,
+{
+    let mut sized = Sized { one, size: N };
+    each_malloc::<N>(filter, &mut sized);
+}
+
+struct One<'a> {
+    wanted: &'a str,
+    result: Option<[f64; 4]>,
+}
+
+struct Sized<'a, 'b> {
+    one: &'a mut One<'b>,
+    size: usize,
+}
+
+impl Visit for Sized<'_, '_> {
+    fn visit<S: Subject>(&mut self, name: &'static str, subject: S) {
+        if name == self.one.wanted {
+            self.one.result = Some(life(name, subject, self.size));
+        }
+    }
+}
+
+fn life<S: Subject>(name: &str, subject: S, size: usize) -> [f64; 4] {
+    subject::thread_begins();
+    let mut items: Vec<Option<S::Held>> = Vec::with_capacity(ITEMS);
+    // The vector's pages are there before counting begins, and so is what comes with a first item.
+    // (Written one by one: what the compiler knows to be zeros need not be resident.)
+    items.resize_with(ITEMS, || None);
+    items.iter_mut().for_each(|place| *std::hint::black_box(place) = None);
+    let mut order: Vec<u32> = (0..ITEMS as u32).collect();
+    Random::new(3).shuffle(&mut order);
+    // SAFETY: it came from this subject just now.
+    unsafe { subject.free(subject.alloc(0)) };
+    resident();
+    let before = resident();
+    let each = |now: usize| (now as f64 - before as f64) / ITEMS as f64;
+
+    for place in &mut items {
+        let held = subject.alloc(0);
+        if let Some(block) = S::block(&held) {
+            // SAFETY: the block is ours and has so many bytes.
+            unsafe { block.0.write_bytes(0x5a, size) };
+        }
+        *place = Some(held);
+    }
+    let live = each(resident());
+
+    let (first, last) = order.split_at(ITEMS / 10 * 9);
+    let free = |items: &mut [Option<S::Held>], order: &[u32]| {
+        for &at in order {
+            if let Some(held) = items[at as usize].take() {
+                // SAFETY: it came from this subject.
+                unsafe { subject.free(held) };
+            }
+        }
+    };
+    free(&mut items, first);
+    give_back(name);
+    let some = each(resident());
+    let pages = pages_in_use::<S>(&items, size);
+    free(&mut items, last);
+    give_back(name);
+    let none = each(resident());
+    [live, some, none, pages]
+}
+
+fn give_back(name: &str) {
+    if name == "uma" {
+        uma::reclaim(Reclaim::DrainCpu);
+    } else {
+        subject::give_back(name);
+    }
+}
+
+/// Bytes of pages that hold any of these items, for each item there once was.
+fn pages_in_use<S: Subject>(items: &[Option<S::Held>], size: usize) -> f64 {
+    let blocks = items.iter().flatten().filter_map(S::block);
+    let mut pages: Vec<usize> = blocks
+        .flat_map(|block| {
+            let at = block.0.addr().get();
+            at / PAGE..=(at + size - 1) / PAGE
+        })
+        .collect();
+    pages.sort_unstable();
+    pages.dedup();
+    (pages.len() * PAGE) as f64 / ITEMS as f64
+}
+
+/// Bytes of memory that the process has resident.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<usize>().ok()
+    };
+    1024 * (field("Rss:").unwrap_or(0) - field("LazyFree:").unwrap_or(0))
+}

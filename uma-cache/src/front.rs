@@ -1,0 +1,106 @@
+//! What a hit touches, once more, where it is quickest to reach.
+
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use lock_api::RawMutex;
+use uma_core::{Item, ItemSource, Metadata};
+
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, UnsafeCell};
+use crate::{BucketCache, PerCpu, Slot, Slots};
+
+/// A copy of the way to a cache's slots, for whoever holds the cache by a pointer and would have to follow
+/// it on every hit.
+///
+/// It is empty to begin with, and then every [`pop`](Self::pop) and [`push`](Self::push) misses; whoever
+/// takes the long way after that calls [`publish`](Self::publish).
+// On one cache line.
+#[repr(C, align(32))]
+pub struct Front<C> {
+    /// 0 until published, and stored last.
+    count: AtomicUsize,
+    slots: AtomicPtr<Slot>,
+    percpu: UnsafeCell<MaybeUninit<C>>,
+}
+
+// SAFETY: `percpu` is written once, by the one thread that won the exchange of `slots`, before `count` is
+// stored with release; it is read only after a load of `count` with acquire found it stored.
+unsafe impl<C: Send + Sync> Sync for Front<C> {}
+// SAFETY: it owns nothing that belongs to a thread.
+unsafe impl<C: Send> Send for Front<C> {}
+
+impl<C> Front<C> {
+    /// One that always misses.
+    #[expect(clippy::new_without_default, reason = "fronts are parts of statics")]
+    pub const fn new() -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            slots: AtomicPtr::new(ptr::null_mut()),
+            percpu: UnsafeCell::new(MaybeUninit::uninit()),
+        }
+    }
+}
+
+impl<C: PerCpu + Copy> Front<C> {
+    /// Leads to the slots of `cache` from now on, if it has any yet.
+    ///
+    /// # Safety
+    ///
+    /// It is always the same cache, and `pop` and `push` are not called any more when it is dropped.
+    pub unsafe fn publish<S, L, M>(&self, cache: &BucketCache<S, C, L, M>)
+    where
+        S: ItemSource,
+        L: RawMutex,
+        M: Metadata,
+    {
+        let slots = cache.slots();
+        if slots.count() == 0 || !self.slots.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        let first = slots.as_ptr().cast_mut();
+        let null = ptr::null_mut();
+        if self.slots.compare_exchange(null, first, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            // SAFETY: only the winner of the exchange gets here, and nobody reads before the count is
+            // stored.
+            unsafe { *self.percpu.get() = MaybeUninit::new(cache.percpu) };
+            self.count.store(slots.count(), Ordering::Release);
+        }
+    }
+
+    /// The way to the slots, if it is known.
+    #[inline(always)]
+    fn way(&self) -> Option<(&C, Slots<'_>)> {
+        let count = self.count.load(Ordering::Acquire);
+        if count == 0 {
+            return None;
+        }
+        // SAFETY: the count was stored after the other two, which do not change any more; the slots are
+        // alive (see `publish`).
+        unsafe {
+            let percpu = (*self.percpu.get()).assume_init_ref();
+            Some((percpu, Slots::new(self.slots.load(Ordering::Relaxed), count)))
+        }
+    }
+
+    /// Takes an item of the running CPU's `alloc` bucket, by [`PerCpu::pop_inline`].
+    #[inline(always)]
+    pub fn pop(&self) -> Option<Item> {
+        let (percpu, slots) = self.way()?;
+        percpu.pop_inline(slots)
+    }
+
+    /// Puts an item into one of the running CPU's buckets, by [`PerCpu::push_inline`]. Returns whether there
+    /// was room.
+    ///
+    /// # Safety
+    ///
+    /// The item came from the cache, and the caller gives it up if this returns `true`.
+    #[inline(always)]
+    pub unsafe fn push(&self, item: Item) -> bool {
+        match self.way() {
+            // SAFETY: the caller's duty is passed on unchanged.
+            Some((percpu, slots)) => unsafe { percpu.push_inline(slots, item) },
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Programs at random, on stable Rust: what the fuzz targets in `fuzz/` do, for as long as a test may
+//! take. A program that fails is made small, and is printed as Rust.
+
+mod programs;
+
+use proptest::prelude::*;
+use proptest::strategy::Union;
+use proptest::test_runner::{Config as RunnerConfig, TestRunner};
+
+use uma_testkit::ops::layout::Layouts;
+use uma_testkit::ops::misuse::{Misuse, Wrong};
+use uma_testkit::ops::pages::{PageConfig, PageOp, PageProgram};
+use uma_testkit::ops::typed::{TypedConfig, TypedOp, TypedProgram};
+use uma_testkit::ops::{Config, Fault, Mode, Op, Program};
+
+/// Tries so many programs.
+fn check<S: Strategy>(cases: u32, programs: S, run: impl Fn(&S::Value)) {
+    let config = RunnerConfig { cases, failure_persistence: None, ..RunnerConfig::default() };
+    let result = TestRunner::new(config).run(&programs, |program| {
+        run(&program);
+        Ok(())
+    });
+    if let Err(failure) = result {
+        panic!("{failure}");
+    }
+}
+
+fn byte() -> impl Strategy<Value = u8> + Clone {
+    any::<u8>()
+}
+
+/// A small number mostly, so that faults come soon.
+fn soon() -> impl Strategy<Value = u8> + Clone {
+    prop_oneof![4 => 0..4_u8, 1 => byte()]
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop::sample::select(vec![Mode::Trim, Mode::Drain, Mode::DrainCpu])
+}
+
+prop_compose! {
+    fn config()(
+        (size, align, page, slab, slabs) in (prop_oneof![1..300_u16, any::<u16>()], 0..8_u8, byte(), byte(), byte()),
+        (outside, no_touch, pinned, hooks, closely, reclaim_first) in any::<(bool, bool, bool, bool, bool, bool)>(),
+        (cpus, bucket, depot, limit) in (byte(), byte(), byte(), prop_oneof![Just(0), 1..40_u8]),
+    ) -> Config {
+        Config {
+            size, align, page, slab, slabs, outside, no_touch, pinned, hooks, closely,
+            reclaim_first, cpus, bucket, depot, limit,
+        }
+    }
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let cpu = 0..5_u8;
+    let faults = prop::sample::select(vec![
+        Fault::InitRefuses,
+        Fault::CtorRefuses,
+        Fault::InitPanics,
+        Fault::CtorPanics,
+        Fault::DtorPanics,
+        Fault::FiniPanics,
+    ]);
+    Union::new_weighted(vec![
+        (8, (cpu.clone(), byte()).prop_map(|(cpu, times)| Op::Alloc { cpu, times }).boxed()),
+        (1, cpu.clone().prop_map(|cpu| Op::AllocZeroed { cpu }).boxed()),
+        (1, cpu.clone().prop_map(|cpu| Op::AllocFromReserve { cpu }).boxed()),
+        (2, (cpu.clone(), byte()).prop_map(|(cpu, frees)| Op::AllocWaiting { cpu, frees }).boxed()),
+        (1, (cpu.clone(), byte()).prop_map(|(cpu, gives)| Op::AllocOrFlush { cpu, gives }).boxed()),
+        (3, (cpu.clone(), byte()).prop_map(|(cpu, n)| Op::AllocBatch { cpu, n }).boxed()),
+        (
+            8,
+            (cpu.clone(), any::<u16>(), byte())
+                .prop_map(|(cpu, i, times)| Op::Free { cpu, i, times })
+                .boxed(),
+        ),
+        (
+            3,
+            (cpu.clone(), any::<u16>(), byte())
+                .prop_map(|(cpu, i, n)| Op::FreeBatch { cpu, i, n })
+                .boxed(),
+        ),
+        (1, (cpu, any::<u16>()).prop_map(|(cpu, i)| Op::Discard { cpu, i }).boxed()),
+        (2, mode().prop_map(|mode| Op::Reclaim { mode }).boxed()),
+        (1, soon().prop_map(|max| Op::SetLimit { max }).boxed()),
+        (1, soon().prop_map(|items| Op::SetReserve { items }).boxed()),
+        (1, soon().prop_map(|items| Op::Prealloc { items }).boxed()),
+        (1, soon().prop_map(|k| Op::PagesFail { k }).boxed()),
+        (1, soon().prop_map(|k| Op::MetadataFail { k }).boxed()),
+        (3, (faults, soon()).prop_map(|(fault, k)| Op::HookFails { fault, k }).boxed()),
+        (1, Just(Op::NoFaults).boxed()),
+        (1, soon().prop_map(|every| Op::Migrate { every }).boxed()),
+        (1, soon().prop_map(|times| Op::Contend { times }).boxed()),
+        (1, any::<bool>().prop_map(|on| Op::Want { on }).boxed()),
+        (1, Just(Op::Fork).boxed()),
+        (2, Just(Op::Stats).boxed()),
+        (1, Just(Op::Verify).boxed()),
+    ])
+}
+
+fn program() -> impl Strategy<Value = Program> {
+    (config(), prop::collection::vec(op(), 0..80)).prop_map(|(config, ops)| Program { config, ops })
+}
+
+fn page_op() -> impl Strategy<Value = PageOp> {
+    prop_oneof![
+        6 => (byte(), byte()).prop_map(|(pages, align)| PageOp::Alloc { pages, align }),
+        1 => any::<u16>().prop_map(|bytes| PageOp::AllocOdd { bytes }),
+        4 => byte().prop_map(|i| PageOp::Free { i }),
+        1 => (byte(), byte(), byte())
+            .prop_map(|(i, from, pages)| PageOp::Decommit { i, from, pages }),
+        1 => Just(PageOp::DecommitAll),
+        1 => Just(PageOp::Trim),
+        1 => Just(PageOp::Verify),
+    ]
+}
+
+fn page_program() -> impl Strategy<Value = PageProgram> {
+    let config = (byte(), byte(), soon(), any::<u16>(), any::<u16>(), byte()).prop_map(
+        |(pages, chunk_max, dirty, head, tail, page)| PageConfig {
+            pages,
+            chunk_max,
+            dirty,
+            head,
+            tail,
+            page,
+        },
+    );
+    (config, prop::collection::vec(page_op(), 0..60))
+        .prop_map(|(config, ops)| PageProgram { config, ops })
+}
+
+fn typed_op() -> impl Strategy<Value = TypedOp> {
+    let cpu = 0..5_u8;
+    Union::new_weighted(vec![
+        (6, (cpu.clone(), byte()).prop_map(|(cpu, text)| TypedOp::Alloc { cpu, text }).boxed()),
+        (
+            2,
+            (cpu.clone(), byte(), any::<bool>())
+                .prop_map(|(cpu, text, panics)| TypedOp::AllocWith { cpu, text, panics })
+                .boxed(),
+        ),
+        (
+            4,
+            (cpu.clone(), byte(), any::<bool>())
+                .prop_map(|(cpu, i, panics)| TypedOp::Drop { cpu, i, panics })
+                .boxed(),
+        ),
+        (2, (cpu.clone(), byte()).prop_map(|(cpu, i)| TypedOp::IntoInner { cpu, i }).boxed()),
+        (1, byte().prop_map(|i| TypedOp::Raw { i }).boxed()),
+        (1, (byte(), byte()).prop_map(|(i, text)| TypedOp::Change { i, text }).boxed()),
+        (
+            2,
+            (cpu.clone(), soon(), soon())
+                .prop_map(|(cpu, count, used)| TypedOp::Prefill { cpu, count, used })
+                .boxed(),
+        ),
+        (6, (cpu.clone(), byte()).prop_map(|(cpu, text)| TypedOp::Get { cpu, text }).boxed()),
+        (5, (cpu, byte()).prop_map(|(cpu, i)| TypedOp::Put { cpu, i }).boxed()),
+        (1, soon().prop_map(|k| TypedOp::InitRefuses { k }).boxed()),
+        (1, soon().prop_map(|k| TypedOp::InitPanics { k }).boxed()),
+        (1, soon().prop_map(|k| TypedOp::CtorRefuses { k }).boxed()),
+        (1, soon().prop_map(|k| TypedOp::CtorPanics { k }).boxed()),
+        (1, soon().prop_map(|k| TypedOp::DtorPanics { k }).boxed()),
+        (1, soon().prop_map(|max| TypedOp::SetLimit { max }).boxed()),
+        (1, soon().prop_map(|k| TypedOp::PagesFail { k }).boxed()),
+        (1, soon().prop_map(|k| TypedOp::MetadataFail { k }).boxed()),
+        (1, mode().prop_map(|mode| TypedOp::Reclaim { mode }).boxed()),
+        (3, Just(TypedOp::Verify).boxed()),
+    ])
+}
+
+fn typed_program() -> impl Strategy<Value = TypedProgram> {
+    let config = (byte(), byte(), prop_oneof![Just(0), 1..20_u8], byte())
+        .prop_map(|(cpus, bucket, limit, slabs)| TypedConfig { cpus, bucket, limit, slabs });
+    (config, prop::collection::vec(typed_op(), 0..60))
+        .prop_map(|(config, ops)| TypedProgram { config, ops })
+}
+
+#[test]
+fn slab_layouts() {
+    let wishes = (any::<(u32, u8, u8, u8)>(), any::<u32>(), any::<bool>(), any::<bool>()).prop_map(
+        |((size, shift, align, page), largest, outside, no_touch)| Layouts {
+            size,
+            shift,
+            align,
+            page,
+            largest,
+            outside,
+            no_touch,
+        },
+    );
+    check(1500, wishes, programs::layout::slab_layout);
+}
+
+#[test]
+fn kegs() {
+    check(300, program(), programs::keg::keg_ops);
+}
+
+#[test]
+fn caches() {
+    check(400, program(), programs::cache::cache_ops);
+}
+
+#[test]
+fn zones() {
+    check(500, program(), programs::zone::zone_ops);
+}
+
+#[test]
+fn typed_zones() {
+    check(400, typed_program(), programs::typed::typed);
+}
+
+#[test]
+fn static_regions() {
+    let both = (page_program(), program());
+    check(200, both, |(pages, keg)| programs::suppliers::static_exhaustion(pages, keg));
+}
+
+#[test]
+fn mmap_chunks() {
+    check(200, page_program(), programs::suppliers::mmap_budget);
+}
+
+#[test]
+fn misuses() {
+    let wrongs =
+        vec![Wrong::Again, Wrong::TwiceAtOnce, Wrong::Interior, Wrong::Foreign, Wrong::Nothing];
+    let misuses =
+        (config(), any::<(u8, u64, u8, u16)>(), prop::sample::select(wrongs), any::<(u8, u8)>())
+            .prop_map(|(config, (taken, back, i, offset), wrong, (before, after))| Misuse {
+                config,
+                taken,
+                back,
+                wrong,
+                i,
+                offset,
+                before,
+                after,
+            });
+    check(500, misuses, programs::misuse::misuse);
+}
+
+/// A program that fails is printed so that it can be pasted into a test: here is one that was.
+#[test]
+fn programs_are_printed_as_rust() {
+    macro_rules! as_printed {
+        ($program:expr) => {
+            let printed = format!("{:?}", $program);
+            let squeeze = |text: &str| text.split_whitespace().collect::<String>();
+            assert_eq!(
+                squeeze(&printed).replace(",]", "]").replace(",}", "}"),
+                squeeze(stringify!($program)).replace(",]", "]").replace(",}", "}")
+            );
+        };
+    }
+    as_printed!(Program {
+        config: Config {
+            size: 24,
+            align: 3,
+            page: 0,
+            slab: 0,
+            outside: true,
+            no_touch: false,
+            slabs: 2,
+            cpus: 1,
+            pinned: false,
+            bucket: 2,
+            depot: 2,
+            limit: 7,
+            hooks: true,
+            closely: true,
+            reclaim_first: true,
+        },
+        ops: vec![
+            Op::Alloc { cpu: 0, times: 3 },
+            Op::HookFails { fault: Fault::FiniPanics, k: 1 },
+            Op::Reclaim { mode: Mode::DrainCpu },
+            Op::Verify,
+        ],
+    });
+    as_printed!(PageProgram {
+        config: PageConfig { pages: 9, chunk_max: 1, dirty: 0, head: 5, tail: 6, page: 1 },
+        ops: vec![PageOp::Alloc { pages: 3, align: 2 }, PageOp::Free { i: 0 }, PageOp::Trim],
+    });
+    as_printed!(TypedProgram {
+        config: TypedConfig { cpus: 1, bucket: 2, limit: 3, slabs: 4 },
+        ops: vec![TypedOp::Get { cpu: 1, text: 2 }, TypedOp::Verify],
+    });
+}
