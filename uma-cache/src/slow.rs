@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   alloc:  own free bucket  ->  full bucket of the depot  ->  empty bucket + import  ->  one item
-//!   free:   own free bucket  ->  trade it for an empty one of the depot               ->  one item
+//!   free:   trade the own free bucket for an empty one of the depot                   ->  one item
 //! ```
 //!
 //! A bucket in a thread's hand is held by [`Hand`], which puts it into the depot if a hook unwinds; an
@@ -207,8 +207,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         Ok(Some(item[0]))
     }
 
-    /// Puts an item into the CPU's `free` bucket, after trading that one for an empty one if it is
-    /// full. Returns `false`, with nothing done, if buckets cannot be had.
+    /// Puts an item into the CPU's `free` bucket or, if that is full, trades it for an empty one. Returns
+    /// `false`, with nothing done, if buckets cannot be had.
     ///
     /// # Safety
     ///
@@ -227,7 +227,9 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         };
         // SAFETY: as above.
         let pushed = unsafe { empty.bucket.push(item) };
-        drop(empty.install(Which::Free));
+        // The empty one becomes the `alloc` bucket, which pushes try first: more frees are likely to
+        // follow. The full one that was there waits in the other place.
+        drop(empty.install(Which::Alloc).install(Which::Free));
         drop(full);
         pushed
     }
