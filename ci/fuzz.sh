@@ -59,7 +59,7 @@ for target in "${targets[@]}"; do
     if [[ -n $minimise ]]; then
         # Small inputs, as few as reach what all of them do; of those the smallest that fit the bounds.
         rm -rf "$scratch/new" && mkdir "$scratch/new"
-        "$bin/$target" -merge=1 -max_len=256 -timeout=20 "$scratch/new" "$seeds" "$minimise/$target" \
+        "$bin/$target" -set_cover_merge=1 -max_len=512 -timeout=20 "$scratch/new" "$seeds" "$minimise/$target" \
             >"$scratch/log" 2>&1 || fail "$target: $(tail -n 20 "$scratch/log")"
         find "$seeds" -type f -delete
         find "$scratch/new" -type f -printf '%s %p\n' | sort -n |

@@ -284,9 +284,10 @@ impl SlabLayout {
         if self.place.is_inside() { 0 } else { self.header.size() }
     }
 
-    /// Whether partly used slabs can have whole pages of this size without an item in use.
+    /// Whether partly used slabs can have whole pages of this size without an item in use. If so, slabs
+    /// begin where a page does: those of several items are aligned to their size or more.
     pub(crate) const fn has_spare_pages(&self, page: usize) -> bool {
-        self.items > 1 && self.slab.size() > page && self.slab.align() >= page
+        self.items > 1 && self.slab.size() > page
     }
 
     /// The offset at which item `end` begins; behind the last item, that of the header or of the end.

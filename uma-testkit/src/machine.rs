@@ -7,6 +7,7 @@
 //! | instead of | there is |
 //! |---|---|
 //! | the running CPU | [`Cpus`], and [`run_on`], [`migrate_every`] |
+//! | another thread that runs meanwhile | [`while_interrupted`], and [`interrupt_after`] |
 //! | a lock | [`OneThread`], which knows a deadlock when it sees one, and [`contend`] |
 //! | sleeping | [`Sleeper`], and [`while_asleep`] |
 //!
@@ -33,7 +34,10 @@ struct Machine {
     held: Cell<usize>,
     contended: Cell<usize>,
     clock: Cell<u64>,
-    others: Cell<Option<&'static dyn Fn()>>,
+    others: Callback,
+    /// Questions for the CPU until another thread runs; 0 for never.
+    until: Cell<usize>,
+    interrupt: Callback,
     complaints: RefCell<Vec<String>>,
 }
 
@@ -47,6 +51,8 @@ thread_local! {
             contended: Cell::new(0),
             clock: Cell::new(0),
             others: Cell::new(None),
+            until: Cell::new(0),
+            interrupt: Cell::new(None),
             complaints: RefCell::new(Vec::new()),
         }
     };
@@ -57,6 +63,7 @@ pub fn reset() {
     run_on(0);
     migrate_every(0);
     contend(0);
+    interrupt_after(0);
     MACHINE.with(|machine| {
         machine.held.set(0);
         machine.clock.set(0);
@@ -75,6 +82,12 @@ pub fn run_on(cpu: usize) {
 /// The thread moves to the next CPU whenever it has asked so often which one it is on; 0 for never.
 pub fn migrate_every(questions: usize) {
     MACHINE.with(|machine| machine.every.set(questions));
+}
+
+/// When the CPU is asked for the so-manieth time from now, another thread runs (see
+/// [`while_interrupted`]); 0 for never.
+pub fn interrupt_after(questions: usize) {
+    MACHINE.with(|machine| machine.until.set(questions));
 }
 
 /// The next so many locks that are tried are found taken.
@@ -124,6 +137,7 @@ impl CurrentCpu for Cpus {
     }
 
     fn current(&self) -> usize {
+        interrupt();
         MACHINE.with(|machine| {
             let asked = machine.asked.get() + 1;
             machine.asked.set(asked);
@@ -255,20 +269,59 @@ impl Sleep for Sleeper {
     }
 }
 
-/// Runs `body`. Whenever it sleeps, by [`Sleeper`], `others` runs once.
-pub fn while_asleep<R>(others: &dyn Fn(), body: impl FnOnce() -> R) -> R {
-    struct Forget;
+/// Runs another thread if it is time. Not while a lock is held, which that thread might want, nor while
+/// a panic is under way.
+fn interrupt() {
+    let interrupt = MACHINE.with(|machine| {
+        let until = machine.until.get();
+        if until == 1 && (locks_held() != 0 || std::thread::panicking()) {
+            return None;
+        }
+        machine.until.set(until.saturating_sub(1));
+        if until == 1 { machine.interrupt.get() } else { None }
+    });
+    if let Some(interrupt) = interrupt {
+        let (cpu, asked) = MACHINE.with(|machine| (machine.cpu.get(), machine.asked.get()));
+        interrupt();
+        run_on(cpu);
+        MACHINE.with(|machine| machine.asked.set(asked));
+    }
+}
+
+type Callback = Cell<Option<&'static dyn Fn()>>;
+
+/// Runs `body` with a callback in place, and takes that away again.
+fn with_callback<R>(
+    place: fn(&Machine) -> &Callback,
+    callback: &dyn Fn(),
+    body: impl FnOnce() -> R,
+) -> R {
+    struct Forget(fn(&Machine) -> &Callback);
 
     impl Drop for Forget {
         fn drop(&mut self) {
-            MACHINE.with(|machine| machine.others.set(None));
+            MACHINE.with(|machine| (self.0)(machine).set(None));
         }
     }
 
-    let _forget = Forget;
+    let _forget = Forget(place);
     // SAFETY: only the lifetime is changed. The reference is kept where this thread alone finds it, and
     // is forgotten before this call ends, also by unwinding.
-    let others = unsafe { std::mem::transmute::<&dyn Fn(), &'static dyn Fn()>(others) };
-    MACHINE.with(|machine| machine.others.set(Some(others)));
+    let callback = unsafe { std::mem::transmute::<&dyn Fn(), &'static dyn Fn()>(callback) };
+    MACHINE.with(|machine| place(machine).set(Some(callback)));
     body()
+}
+
+/// Runs `body`. Whenever it sleeps, by [`Sleeper`], `others` runs once.
+pub fn while_asleep<R>(others: &dyn Fn(), body: impl FnOnce() -> R) -> R {
+    with_callback(|machine| &machine.others, others, body)
+}
+
+/// Runs `body`. When it asks which CPU it is on, and [`interrupt_after`] says so, the thread is preempted
+/// there: `other` runs, as another thread would, and to its end. It must not unwind.
+///
+/// The cache asks at each step from slot to depot to source, so this tries what another thread may do
+/// between any two of them.
+pub fn while_interrupted<R>(other: &dyn Fn(), body: impl FnOnce() -> R) -> R {
+    with_callback(|machine| &machine.interrupt, other, body)
 }

@@ -194,6 +194,8 @@ pub enum Op {
     NoFaults,
     /// The thread moves to the next CPU whenever it has asked so often which one it is on; 0 for never.
     Migrate { every: u8 },
+    /// When the CPU is asked for the `after`-th time from now (from 1 on), another thread runs.
+    Interrupt { after: u8, other: Other },
     /// So many locks are found taken at the first try.
     Contend { times: u8 },
     /// Somebody waits for an item below the caches, or no longer does.
@@ -227,6 +229,22 @@ impl From<Mode> for Reclaim {
         }
     }
 }
+
+/// What another thread does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Other {
+    AllocOnFirst,
+    AllocOnSecond,
+    FreeOnFirst,
+    FreeOnSecond,
+    DrainCpu,
+    /// As [`Op::Want`].
+    Want,
+}
+
+debug_with_type!(Other { AllocOnFirst, AllocOnSecond, FreeOnFirst, FreeOnSecond, DrainCpu, Want });
 
 /// How a hook fails.
 #[derive(Clone, Copy, PartialEq, Eq)]

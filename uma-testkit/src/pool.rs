@@ -3,12 +3,10 @@
 use std::alloc::Layout;
 use std::mem::MaybeUninit;
 
-use uma_core::{AllocError, Item, ItemSource, PageError, Request, Stats};
+use uma_core::{AllocError, Item, ItemSource, Metadata, PageError, Request, Stats};
 
-use crate::machine;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
-use crate::{FailPlan, HeapMeta};
-use uma_core::Metadata;
+use crate::{FailPlan, HeapMeta, machine};
 
 /// Supplies every item as an allocation of its own, so that memory checkers see each overrun and each
 /// use after free. Giving back what is not out panics.
@@ -44,6 +42,11 @@ impl Pool {
     /// Items that there are still.
     pub fn left(&self) -> usize {
         self.left.load(Ordering::Relaxed)
+    }
+
+    /// Lets it be dropped with items outstanding.
+    pub fn allow_leaks(&self) {
+        self.heap.allow_leaks();
     }
 
     /// Which imports fail.

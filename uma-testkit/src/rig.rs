@@ -22,7 +22,7 @@ use uma_core::{AllocError, Deadline, Item, ItemSource, Reclaim, Request, Stats};
 
 use crate::caught::caught;
 use crate::model::Model;
-use crate::ops::Op;
+use crate::ops::{Op, Other};
 use crate::stamping::StampingHooks;
 use crate::{FailPlan, machine};
 
@@ -96,6 +96,9 @@ struct Runner<'a> {
     /// Calls that failed; and whether hooks made calls fail, which count in a way of their own.
     errors: Cell<u64>,
     faults: Cell<Faults>,
+    /// What another thread does when it comes to run, and whether it has during this operation.
+    other: Cell<Other>,
+    interrupted: Cell<bool>,
 }
 
 /// Runs `ops`, and then gives everything back. Afterwards the stack may be dropped, and its suppliers
@@ -113,32 +116,38 @@ pub fn run(ops: &[Op], rig: &Rig<'_>, reclaim_first: bool) {
         wanted: Cell::new(false),
         errors: Cell::new(0),
         faults: Cell::default(),
+        other: Cell::new(Other::DrainCpu),
+        interrupted: Cell::new(false),
     };
     runner.bound.set(runner.limit.get());
-    for (index, op) in ops.iter().enumerate() {
-        let found = |what| -> ! { panic!("operation {index}, Op::{op:?}: {what}") };
-        runner.faults.set(runner.faults_so_far());
-        match caught(|| runner.step(op)) {
-            Err(panic) if !panic.is_planned() => found(panic),
-            _ => {}
-        }
-        let stats = matches!(op, Op::Stats | Op::Verify);
-        if let Err(panic) = caught(|| runner.settle(stats)) {
-            found(panic);
-        }
-    }
-    for (what, end) in [
-        ("giving everything back", &(|| runner.give_all()) as &dyn Fn()),
-        ("the end", &|| runner.end(reclaim_first)),
-    ] {
-        match caught(end) {
-            Err(panic) if !panic.is_planned() => panic!("{what}: {panic}"),
-            _ => {}
-        }
-    }
+    machine::while_interrupted(&|| runner.interrupt(), || runner.run(ops, reclaim_first));
 }
-
 impl Runner<'_> {
+    fn run(&self, ops: &[Op], reclaim_first: bool) {
+        for (index, op) in ops.iter().enumerate() {
+            let found = |what| -> ! { panic!("operation {index}, Op::{op:?}: {what}") };
+            self.interrupted.set(false);
+            self.faults.set(self.faults_so_far());
+            match caught(|| self.step(op)) {
+                Err(panic) if !panic.is_planned() => found(panic),
+                _ => {}
+            }
+            let stats = matches!(op, Op::Stats | Op::Verify);
+            if let Err(panic) = caught(|| self.settle(stats)) {
+                found(panic);
+            }
+        }
+        for (what, end) in [
+            ("giving everything back", &(|| self.give_all()) as &dyn Fn()),
+            ("the end", &|| self.end(reclaim_first)),
+        ] {
+            match caught(end) {
+                Err(panic) if !panic.is_planned() => panic!("{what}: {panic}"),
+                _ => {}
+            }
+        }
+    }
+
     fn step(&self, op: &Op) {
         let rig = self.rig;
         match *op {
@@ -244,6 +253,10 @@ impl Runner<'_> {
             }
             Op::NoFaults => self.no_faults(),
             Op::Migrate { every } => machine::migrate_every(usize::from(every)),
+            Op::Interrupt { after, other } => {
+                self.other.set(other);
+                machine::interrupt_after(usize::from(after));
+            }
             Op::Contend { times } => machine::contend(usize::from(times)),
             Op::Want { on } => self.want(on),
             _ => {}
@@ -269,7 +282,8 @@ impl Runner<'_> {
         let result = machine::while_asleep(&others, || self.rig.source.alloc(request));
         if result == Err(AllocError::TimedOut) {
             let live = self.model.borrow().live();
-            assert!(live >= self.limit.get(), "timed out with {live} items in use");
+            let reason = live >= self.limit.get() || self.interrupted.get();
+            assert!(reason, "timed out with {live} items in use");
         } else if result.is_err() {
             assert_ne!(result, Err(AllocError::Limit), "a caller that may wait fails at the limit");
         }
@@ -314,9 +328,40 @@ impl Runner<'_> {
         }
     }
 
-    /// A call failed: was there a reason?
+    /// Another thread runs, in the middle of an operation. Its panics are its own.
+    fn interrupt(&self) {
+        self.interrupted.set(true);
+        match caught(|| self.other()) {
+            Err(panic) if !panic.is_planned() => machine::complain(format!("interrupt: {panic}")),
+            _ => {}
+        }
+    }
+
+    fn other(&self) {
+        let other = self.other.get();
+        machine::run_on(usize::from(matches!(other, Other::AllocOnSecond | Other::FreeOnSecond)));
+        match other {
+            Other::AllocOnFirst | Other::AllocOnSecond => {
+                match self.rig.source.alloc(Request::NOWAIT) {
+                    Ok(item) => self.model.borrow_mut().took(item, false),
+                    Err(_) => self.errors.set(self.errors.get() + 1),
+                }
+            }
+            Other::FreeOnFirst | Other::FreeOnSecond => self.free_one(0),
+            Other::DrainCpu => {
+                self.model.borrow_mut().forget_free_items();
+                self.rig.source.reclaim(Reclaim::DrainCpu);
+            }
+            Other::Want => self.want(true),
+        }
+    }
+
+    /// A call failed: was there a reason? With two threads there may be one that is over now.
     fn failed(&self, error: AllocError, request: Request) {
         self.errors.set(self.errors.get() + 1);
+        if self.interrupted.get() {
+            return;
+        }
         let (before, now) = (self.faults.get(), self.faults_so_far());
         let live = self.model.borrow().live();
         match error {
@@ -397,7 +442,7 @@ impl Runner<'_> {
     fn counts(&self, moment: Moment) {
         let (stats, model) = (self.stats(), self.model.borrow());
         let live = model.live();
-        assert_eq!(stats.allocs - stats.frees, live, "items in use: {stats:?}");
+        assert_eq!(stats.frees + live, stats.allocs, "items in use: {stats:?}");
         let hooks = self.rig.hooks.map(|hooks| hooks.counting().counts()).unwrap_or_default();
         if hooks.refused + hooks.panicked == 0 {
             assert_eq!(stats.allocs, model.allocs(), "allocations: {stats:?}");
@@ -434,6 +479,7 @@ impl Runner<'_> {
     fn end(&self, reclaim_first: bool) {
         self.settle(false);
         self.no_faults();
+        machine::interrupt_after(0);
         self.rig.set_reserve.inspect(|set| set(0));
         self.want(false);
         if reclaim_first {

@@ -3,8 +3,9 @@
 use std::alloc::Layout;
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::time::Duration;
 
 use uma_core::{
     Decommit, Item, ItemSource, Metadata, PageError, PageRun, PageSupplier, Reclaim, Request,
@@ -20,9 +21,10 @@ pub(crate) struct Logged {
     pub(crate) log: Mutex<Vec<(usize, usize)>>,
     pub(crate) exhausted: AtomicBool,
     pub(crate) panics: AtomicBool,
+    /// The next decommit is to pause.
     pauses: AtomicBool,
-    /// Where the thread that decommits and the test meet: when it pauses, and when it goes on.
-    meeting: Barrier,
+    /// One does, until this is taken back.
+    paused: AtomicBool,
 }
 
 /// While this exists a thread is in a decommit.
@@ -30,7 +32,7 @@ pub(crate) struct Paused<'a>(&'a Logged);
 
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
-        self.0.meeting.wait();
+        self.0.paused.store(false, Ordering::SeqCst);
     }
 }
 
@@ -46,7 +48,7 @@ impl Logged {
             exhausted: AtomicBool::new(false),
             panics: AtomicBool::new(false),
             pauses: AtomicBool::new(false),
-            meeting: Barrier::new(2),
+            paused: AtomicBool::new(false),
         }
     }
 
@@ -54,8 +56,11 @@ impl Logged {
     pub(crate) fn during_drain(&self, keg: &Keg<&Self, Lock>, test: impl FnOnce()) {
         self.pauses.store(true, Ordering::SeqCst);
         std::thread::scope(|scope| {
-            scope.spawn(|| keg.reclaim(Reclaim::Drain));
-            self.meeting.wait();
+            let drain = scope.spawn(|| keg.reclaim(Reclaim::Drain));
+            while !self.paused.load(Ordering::SeqCst) {
+                assert!(!drain.is_finished(), "nothing was decommitted");
+                std::thread::sleep(Duration::from_millis(1));
+            }
             let paused = Paused(self);
             test();
             drop(paused);
@@ -101,8 +106,10 @@ unsafe impl Decommit for Logged {
         assert_no_lock();
         self.log.lock().unwrap().push((at.addr().get(), len));
         if self.pauses.swap(false, Ordering::SeqCst) {
-            self.meeting.wait();
-            self.meeting.wait();
+            self.paused.store(true, Ordering::SeqCst);
+            while self.paused.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         assert!(!self.panics.swap(false, Ordering::SeqCst), "on purpose");
         // SAFETY: passed on to the caller.

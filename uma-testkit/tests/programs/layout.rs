@@ -65,6 +65,11 @@ fn room(slab: usize, size: usize, stride: usize, items: usize, place: HeaderPlac
     items == 0 || (items - 1) * stride + size + header <= slab
 }
 
+/// The largest slab to choose freely.
+fn most(wish: &Layouts) -> usize {
+    wish.largest().unwrap_or(64 << 10).min(64 << 10).max(wish.page_size())
+}
+
 fn fits(slab: &SlabLayout, wish: &Layouts) {
     let (item, page, place) = (slab.item(), wish.page_size(), slab.header_place());
     assert!(slab.items() >= 1, "{slab:?}");
@@ -74,7 +79,9 @@ fn fits(slab: &SlabLayout, wish: &Layouts) {
     assert!(slab.slab_align() >= item.align() && slab.slab_align() >= page, "{slab:?}");
     assert!(slab.header().size() >= header_size(slab.items()), "{slab:?}");
     let room = |items| room(slab.slab_size(), item.size(), slab.stride(), items, place);
-    assert!(room(slab.items()) && !room(slab.items() + 1), "as many items as fit: {slab:?}");
+    // A slab that is larger than was wished for, because a smaller one would not hold an item, holds one.
+    let full = !room(slab.items() + 1) || (slab.items() == 1 && slab.slab_size() > most(wish));
+    assert!(room(slab.items()) && full, "as many items as fit: {slab:?}");
     match slab.header_offset() {
         Some(offset) => {
             assert!(place == HeaderPlace::Inside && !wish.no_touch, "{slab:?}");
@@ -97,8 +104,7 @@ fn wastes_little(slab: &SlabLayout, wish: &Layouts) {
     if used * 50 > total * 49 {
         return;
     }
-    let most = wish.largest().unwrap_or(64 << 10).min(64 << 10).max(page);
-    for pages in 1..=most / page {
+    for pages in 1..=most(wish) / page {
         for place in [HeaderPlace::Inside, HeaderPlace::Outside] {
             let allowed = if place == HeaderPlace::Inside { !wish.no_touch } else { wish.outside };
             if !allowed {
