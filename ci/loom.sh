@@ -14,7 +14,7 @@ models() {
     echo "== $checker"
     RUSTFLAGS="${RUSTFLAGS:-} --cfg $checker" RUST_BACKTRACE=${RUST_BACKTRACE:-0} \
         cargo test --quiet --release --target-dir "$target/$checker" -p uma-core -p uma-cache \
-        --test 'loom_*' --no-fail-fast -- --nocapture
+        --test 'loom_*' --no-fail-fast -- --nocapture --format pretty
 }
 
 models loom

@@ -113,9 +113,15 @@ fn workspace() -> Metadata {
         .expect("cargo metadata runs")
 }
 
-/// Dependencies other than those for tests, examples and benchmarks.
+/// Dependencies other than those for tests, examples and benchmarks, and other than model checkers, which
+/// are compiled only where a model is checked.
 fn dependencies(package: &Package) -> impl Iterator<Item = &cargo_metadata::Dependency> {
-    package.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development)
+    let modelled = ["cfg(loom)", "cfg(shuttle)"];
+    package.dependencies.iter().filter(move |dependency| {
+        let target = dependency.target.as_ref().map(ToString::to_string);
+        dependency.kind != DependencyKind::Development
+            && !target.is_some_and(|target| modelled.contains(&target.as_str()))
+    })
 }
 
 #[track_caller]
