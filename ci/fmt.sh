@@ -5,3 +5,4 @@ cd "$(dirname "$0")/.."
 
 cargo fmt --all --check
 cargo fmt --manifest-path ci/freestanding/Cargo.toml --check
+cargo fmt --manifest-path fuzz/Cargo.toml --check

@@ -35,7 +35,7 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     cargo install --quiet cargo-fuzz --locked
 fi
 
-# The property tests check the manifest of the workspace; this checks that each target is in this one.
+# A file of a target that the manifest does not name would never run.
 mapfile -t targets < <(cargo +nightly fuzz list)
 for file in fuzz/fuzz_targets/*.rs; do
     name=$(basename "$file" .rs)

@@ -5,10 +5,11 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use lock_api::RawMutex;
-use uma_core::{AllocError, Item, ItemSource, Metadata, Reclaim, Request, Stats};
+use uma_core::{AllocError, Item, ItemSource, Metadata, Process, Reclaim, Request, Stats};
 
 use crate::bucket::{MAX_CAPACITY, Owned, capacity_for};
 use crate::depot::Depot;
+use crate::slow::PATIENCE;
 use crate::sync::{
     AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering,
     const_unless_modelled,
@@ -262,23 +263,40 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
     }
 
     /// The slots lie in several pages, which are not copied at one instant: a bucket that moved from
-    /// one slot to another meanwhile would be in both. So the slots are emptied first, and stay so.
+    /// one slot to another meanwhile would be in both. So the slots are emptied first, and what comes
+    /// back from threads that had a bucket in hand does not move on.
     fn prefork(&self) {
         self.frozen.store(true, Ordering::SeqCst);
+        // Those who did not see that yet will soon be done; but not for ever: a hook may be among them.
+        for _ in 0..PATIENCE {
+            if self.busy.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            self.percpu.relax();
+        }
         self.collect();
         self.percpu.prefork(self.slots());
         core::mem::forget(self.depot.lock());
         self.source.prefork();
     }
 
-    unsafe fn postfork(&self) {
+    unsafe fn postfork(&self, process: Process) {
+        if process == Process::Copy {
+            // Whoever had something in hand is in the original.
+            self.busy.store(0, Ordering::SeqCst);
+        }
         // SAFETY: the caller called `prefork`, which forgot the guard; the rest is passed on.
         unsafe {
-            self.source.postfork();
+            self.source.postfork(process);
             self.depot.force_unlock();
             self.percpu.postfork(self.slots());
         }
         self.frozen.store(false, Ordering::SeqCst);
+    }
+
+    fn settle(&self) {
+        self.pass_on();
+        self.source.settle();
     }
 }
 
@@ -291,13 +309,27 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Drop for BucketCache<S,
                 self.keep(unsafe { slot.swap(which, Owned::none()) });
             }
         }
-        self.drain(Reclaim::Drain);
-        let first = self.slots.load(Ordering::Relaxed);
+        // Goes also if a hook unwinds while the items are given back.
+        let _memory = OwnMemory(self);
+        self.empty_depot(0);
+    }
+}
+
+/// The memory of a cache that is being dropped and holds no items any more: empty buckets and the slots.
+struct OwnMemory<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata>(
+    &'a BucketCache<S, C, L, M>,
+);
+
+impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Drop for OwnMemory<'_, S, C, L, M> {
+    fn drop(&mut self) {
+        let cache = self.0;
+        cache.delete_empty();
+        let first = cache.slots.load(Ordering::Relaxed);
         if let (Some(first), Some(layout)) =
-            (ptr::NonNull::new(first), Slots::layout(self.slots().count()))
+            (ptr::NonNull::new(first), Slots::layout(cache.slots().count()))
         {
             // SAFETY: `make_slots` got the memory with this layout, and nothing uses it any more.
-            unsafe { self.metadata.free_meta(first.cast(), layout) };
+            unsafe { cache.metadata.free_meta(first.cast(), layout) };
         }
     }
 }

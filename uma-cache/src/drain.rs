@@ -53,16 +53,21 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         self.empty_depot(keep);
         // Buckets that grew in a rush start small again.
         self.capacity.store(self.config.bucket, Ordering::Relaxed);
+        self.delete_empty();
+    }
+
+    /// Gives the memory of the depot's empty buckets back.
+    pub(crate) fn delete_empty(&self) {
         loop {
             let bucket = self.depot.lock().take_empty();
-            let Some(bucket) = bucket else { break };
+            let Some(bucket) = bucket else { return };
             bucket.delete_in(&self.metadata);
         }
     }
 
     /// Gives the items of full buckets back until `keep` of them are left. If a hook unwinds, the
     /// others still go.
-    fn empty_depot(&self, keep: usize) {
+    pub(crate) fn empty_depot(&self, keep: usize) {
         struct Rest<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
             cache: &'a BucketCache<S, C, L, M>,
             keep: usize,

@@ -21,7 +21,7 @@ use crate::sync::{AtomicUsize, Ordering, fence};
 use crate::{BucketCache, PerCpu, Which};
 
 /// How often a caller about to fail for want of items looks again while others have some in hand.
-const PATIENCE: u32 = if cfg!(loom) { 2 } else { 100 };
+pub(crate) const PATIENCE: u32 = if cfg!(loom) { 2 } else { 100 };
 
 /// Buckets grow when they were found too small so many times.
 const GROW_AFTER: u32 = 4;
@@ -83,7 +83,7 @@ impl<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Underway<'a, S, C, 
 
 impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Drop for Underway<'_, S, C, L, M> {
     fn drop(&mut self) {
-        self.cache.settle();
+        self.cache.pass_on();
     }
 }
 
@@ -308,7 +308,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     /// After items were put into a slot or the depot: takes them out again if somebody waits for one.
     /// The waiter counts itself first and flushes then, we cache first and look then, so one of the
     /// two finds the items.
-    fn settle(&self) {
+    pub(crate) fn pass_on(&self) {
         fence(Ordering::SeqCst);
         if self.source.wanted() {
             self.flush();

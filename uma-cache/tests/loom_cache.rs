@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 
 use loom_support::{Access, Locks, Pins, Pool, Stack, TINY, check, join, on, spawn, touch};
 use uma_cache::CacheConfig;
-use uma_core::{ItemSource, Reclaim, Request};
+use uma_core::{ItemSource, Process, Reclaim, Request};
 
 /// Buckets of two items.
 const PAIRS: CacheConfig = CacheConfig { bucket: 2, max_bucket: 2, depot: 2 };
@@ -210,7 +210,8 @@ models! {
             on(1);
             there.prefork();
             // SAFETY: just now.
-            unsafe { there.postfork() };
+            unsafe { there.postfork(Process::Original) };
+            there.settle();
         });
         let mine = u64::from(stack.use_one(Request::NOWAIT));
         join(other);

@@ -17,7 +17,7 @@ use loom_support::{
     Access, Flag, Locks, Notify, Pins, Pool, Stack, TINY, check, join, on, soon, spawn,
 };
 use uma_cache::CacheConfig;
-use uma_core::{ItemSource, Reclaim, Request};
+use uma_core::{ItemSource, Process, Reclaim, Request};
 
 /// Buckets of two items.
 const PAIRS: CacheConfig = CacheConfig { bucket: 2, max_bucket: 2, depot: 2 };
@@ -193,7 +193,8 @@ models! {
         });
         stack.prefork();
         // SAFETY: just now.
-        unsafe { stack.postfork() };
+        unsafe { stack.postfork(Process::Original) };
+        stack.settle();
         join(sleeper);
         stack.over_after(2);
     }

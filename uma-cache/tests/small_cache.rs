@@ -363,3 +363,16 @@ fn a_drain_goes_on_after_a_panic() {
     drop(cache);
     below.assert_over();
 }
+
+/// Nor does a panic while the cache is dropped leave its own memory behind.
+#[test]
+fn a_panic_while_it_is_dropped_leaves_nothing() {
+    quiet_planned_panics();
+    let below = Below::new();
+    let cache = below.cache(CacheConfig { bucket: 2, max_bucket: 2, depot: 16 });
+    let items = take(&cache, 20);
+    give_batch(&cache, &items);
+    below.hooks.panic_at(Hook::Fini, 3);
+    assert!(catch_unwind(AssertUnwindSafe(move || drop(cache))).is_err());
+    below.assert_over();
+}

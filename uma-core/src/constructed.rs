@@ -3,7 +3,7 @@
 use core::alloc::Layout;
 use core::mem::MaybeUninit;
 
-use crate::{AllocError, Hooks, Item, ItemSource, Reclaim, Request, Stats};
+use crate::{AllocError, Hooks, Item, ItemSource, Process, Reclaim, Request, Stats};
 
 /// Runs [`Hooks::init`] on every item that comes up from `S` and [`Hooks::fini`] on every item that
 /// goes back.
@@ -192,8 +192,12 @@ unsafe impl<S: ItemSource, H: Hooks> ItemSource for Constructed<S, H> {
         self.source.prefork();
     }
 
-    unsafe fn postfork(&self) {
+    unsafe fn postfork(&self, process: Process) {
         // SAFETY: the caller's duty is passed on unchanged.
-        unsafe { self.source.postfork() }
+        unsafe { self.source.postfork(process) }
+    }
+
+    fn settle(&self) {
+        self.source.settle();
     }
 }

@@ -69,7 +69,7 @@ pub use page::{Decommit, PageRun, PageSupplier};
 pub use reclaim::Reclaim;
 pub use request::{Deadline, Request};
 pub use sleep::{NoSleep, Sleep, Spin};
-pub use source::ItemSource;
+pub use source::{ItemSource, Process};
 pub use stats::Stats;
 pub use zone::Zone;
 

@@ -33,7 +33,7 @@ use lock_api::RawMutex;
 
 use crate::queue::{Node, Queue};
 use crate::sync::{AtomicU64, Ordering, const_unless_modelled};
-use crate::{AllocError, Item, ItemSource, Reclaim, Request, Sleep, Stats};
+use crate::{AllocError, Item, ItemSource, Process, Reclaim, Request, Sleep, Stats};
 
 const ITEMS: u64 = (1 << 44) - 1;
 const ONE_SLEEPER: u64 = 1 << 44;
@@ -55,6 +55,9 @@ const fn sleepers(word: u64) -> u64 {
 ///
 /// That is so with one cache above the limit. If several stacks share a limit by reference and have
 /// caches of their own, each flushes only its own, and what the others hold is out of its reach.
+///
+/// An item that is freed twice counts as two that came back, although the source below refuses the second:
+/// after such a misuse one more than the limit may be out.
 ///
 /// Without a limit it only counts, and the count costs one atomic addition per batch.
 pub struct Limited<S, L: RawMutex, Z: Sleep> {
@@ -361,12 +364,21 @@ unsafe impl<S: ItemSource, L: RawMutex, Z: Sleep> ItemSource for Limited<S, L, Z
         self.source.prefork();
     }
 
-    unsafe fn postfork(&self) {
+    unsafe fn postfork(&self, process: Process) {
         // SAFETY: the caller's duty is passed on unchanged.
-        unsafe {
-            self.source.postfork();
-            self.queue.let_go();
+        unsafe { self.source.postfork(process) };
+        if process == Process::Copy {
+            // Nobody waits here: the threads that did are in the original, and so are their nodes.
+            self.word.fetch_and(ITEMS, Ordering::SeqCst);
+            // SAFETY: `prefork` took the queue's lock, and nobody else is there to touch it.
+            unsafe { self.queue.forget_all() };
         }
+        // SAFETY: the caller called `prefork`, which took the lock.
+        unsafe { self.queue.let_go() };
+    }
+
+    fn settle(&self) {
+        self.source.settle();
     }
 }
 

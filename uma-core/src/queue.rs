@@ -154,6 +154,16 @@ impl<L: RawMutex, W> Queue<L, W> {
         unsafe { self.list.force_unlock() }
     }
 
+    /// Empties the list without touching what was in it.
+    ///
+    /// # Safety
+    ///
+    /// This thread holds the lock by `hold`.
+    pub(crate) unsafe fn forget_all(&self) {
+        // SAFETY: the lock is held, and its guard was forgotten, so nobody else has the list.
+        unsafe { *self.list.data_ptr() = List { first: ptr::null(), last: ptr::null() } };
+    }
+
     pub(crate) fn lock(&self) -> lock_api::MutexGuard<'_, L, List<W>> {
         self.list.lock()
     }

@@ -5,6 +5,15 @@ use core::mem::MaybeUninit;
 
 use crate::{AllocError, Item, Reclaim, Request, Stats};
 
+/// Which of two processes goes on after fork(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// The one that was there before, with all its threads.
+    Original,
+    /// The new one, with none but the thread that made it: whoever waited is gone.
+    Copy,
+}
+
 /// A source of items of one layout: `uma_import` and `uma_release` of FreeBSD's zones, made the one
 /// trait that every layer implements and stands on.
 ///
@@ -139,7 +148,14 @@ pub unsafe trait ItemSource {
     /// # Safety
     ///
     /// This thread, or the one that it is the copy of, called `prefork`, and this was not called since.
-    unsafe fn postfork(&self) {}
+    unsafe fn postfork(&self, process: Process) {
+        let _ = process;
+    }
+
+    /// Passes items on for which somebody waits, after [`postfork`](Self::postfork) and with every lock
+    /// let go of: a caller that began to wait meanwhile may have found the caches empty because their
+    /// items were being set aside.
+    fn settle(&self) {}
 }
 
 // SAFETY: forwards every method, also the provided ones, to an implementation that keeps the
@@ -196,6 +212,10 @@ unsafe impl<S: ItemSource + ?Sized> ItemSource for &S {
 
     fn visit_stats(&self, stats: &mut Stats) {
         (**self).visit_stats(stats);
+    }
+
+    fn settle(&self) {
+        (**self).settle();
     }
 
     // `prefork` and `postfork` are not passed on: a source that several stacks share by reference has an

@@ -4,7 +4,7 @@ use core::alloc::Layout;
 use core::mem::MaybeUninit;
 
 use crate::sync::{AtomicU64, Ordering, const_unless_modelled};
-use crate::{AllocError, Hooks, Item, ItemSource, Name, NoHooks, Reclaim, Request, Stats};
+use crate::{AllocError, Hooks, Item, ItemSource, Name, NoHooks, Process, Reclaim, Request, Stats};
 
 /// A zone: named, with a ctor and a dtor that run at every use, over any [`ItemSource`].
 ///
@@ -327,9 +327,13 @@ unsafe impl<S: ItemSource, H: Hooks> ItemSource for Zone<S, H> {
         self.source.prefork();
     }
 
-    unsafe fn postfork(&self) {
+    unsafe fn postfork(&self, process: Process) {
         // SAFETY: the caller's duty is passed on unchanged.
-        unsafe { self.source.postfork() }
+        unsafe { self.source.postfork(process) }
+    }
+
+    fn settle(&self) {
+        self.source.settle();
     }
 }
 

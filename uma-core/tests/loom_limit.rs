@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use loom_support::{Flag, Lock, Notify, Parking, Pool, check, join, soon, spawn, touch};
-use uma_core::{AllocError, Item, ItemSource, Limited, Request};
+use uma_core::{AllocError, Item, ItemSource, Limited, Process, Request};
 
 type Limit = Limited<Pool, Lock, Parking>;
 
@@ -270,7 +270,7 @@ fn a_fork_beside_a_sleeper() {
             spawn(move || {
                 limit.prefork();
                 // SAFETY: just now.
-                unsafe { limit.postfork() };
+                unsafe { limit.postfork(Process::Original) };
             })
         };
         give(&limit, item);

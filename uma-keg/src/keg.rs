@@ -25,8 +25,8 @@ use core::alloc::Layout;
 use core::mem::MaybeUninit;
 
 use uma_core::{
-    AllocError, ConfigFault, Item, ItemSource, Metadata, PageRun, PageSupplier, RawMutex, Reclaim,
-    Request, Stats,
+    AllocError, ConfigFault, Item, ItemSource, Metadata, PageRun, PageSupplier, Process, RawMutex,
+    Reclaim, Request, Stats,
 };
 
 use crate::layout::{SlabConfig, SlabLayout};
@@ -412,7 +412,7 @@ unsafe impl<P: PageSupplier, L: RawMutex, M: Metadata> ItemSource for Keg<P, L, 
         core::mem::forget(self.lock_with_none_away());
     }
 
-    unsafe fn postfork(&self) {
+    unsafe fn postfork(&self, _: Process) {
         // SAFETY: the caller called `prefork`, which forgot the guard, so the state is ours until the
         // lock is free. In the copy, those who wanted to fork too are gone; in the original they say
         // so again.

@@ -23,7 +23,9 @@
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
-use uma_core::{ItemSource, Metadata, PageRun, PageSupplier, RawMutex, Reclaim, Request, Stats};
+use uma_core::{
+    ItemSource, Metadata, PageRun, PageSupplier, Process, RawMutex, Reclaim, Request, Stats,
+};
 
 use crate::Keg;
 use crate::layout::{SlabConfig, SlabLayout};
@@ -135,10 +137,10 @@ impl<P: PageSupplier + Copy, L: RawMutex> MetaKegs<P, L> {
     /// # Safety
     ///
     /// As [`ItemSource::postfork`].
-    pub unsafe fn postfork(&self) {
+    pub unsafe fn postfork(&self, process: Process) {
         for keg in &self.classes {
             // SAFETY: the caller's duty is passed on unchanged.
-            unsafe { keg.postfork() };
+            unsafe { keg.postfork(process) };
         }
     }
 

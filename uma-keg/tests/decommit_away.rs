@@ -118,7 +118,7 @@ fn a_fork_waits_for_the_slab_that_is_away_and_for_no_more() {
                 std::thread::sleep(Duration::from_millis(20));
                 assert_eq!(pages.log.lock().unwrap().len(), calls, "nothing is under way");
                 // SAFETY: as it must be.
-                unsafe { keg.postfork() };
+                unsafe { keg.postfork(uma_core::Process::Original) };
                 calls
             }));
             std::thread::sleep(Duration::from_millis(20));
@@ -183,7 +183,7 @@ fn stress() {
                 while !done.load(Ordering::Relaxed) {
                     keg.prefork();
                     // SAFETY: as it must be.
-                    unsafe { keg.postfork() };
+                    unsafe { keg.postfork(uma_core::Process::Original) };
                     keg.for_each_live(|_| ());
                     std::thread::sleep(Duration::from_micros(300));
                 }

@@ -215,7 +215,8 @@ impl Runner<'_> {
             Op::Fork => {
                 rig.source.prefork();
                 // SAFETY: `prefork` was called just now, and nothing since.
-                unsafe { rig.source.postfork() };
+                unsafe { rig.source.postfork(uma_core::Process::Original) };
+                rig.source.settle();
             }
             Op::Verify => self.model.borrow().verify(),
             Op::Stats => {}

@@ -9,9 +9,11 @@
 //! (The registry's lock is held meanwhile; nowhere else is anything called under it.) Each of the others
 //! is a leaf elsewhere, so taking all of them cannot deadlock, and with all of them held nothing is
 //! half done. What other threads had in hand at that moment (a bucket, an item) is lost to the copy, as
-//! those threads are. Afterwards both processes let go in the opposite order.
+//! those threads are, and nobody waits at a limit there. Afterwards both processes let go in the opposite order.
 //!
 //! The handlers are installed with the first zone and stay.
+
+use uma_core::Process;
 
 use crate::Platform;
 use crate::access::complain;
@@ -41,22 +43,23 @@ extern "C" fn prepare() {
 
 extern "C" fn parent() {
     // SAFETY: `prepare` ran on this thread just before.
-    unsafe { let_go() };
+    unsafe { let_go(Process::Original) };
+    Host.registry().settle();
 }
 
 extern "C" fn child() {
     // SAFETY: `prepare` ran on the thread that this one is the copy of.
-    in_child(|| unsafe { let_go() });
+    in_child(|| unsafe { let_go(Process::Copy) });
 }
 
 /// # Safety
 ///
 /// `prepare` ran before, on this thread or the one that it is the copy of.
-unsafe fn let_go() {
+unsafe fn let_go(process: Process) {
     // SAFETY: passed on from the caller.
     unsafe {
         PAGES.postfork();
-        METADATA.postfork();
-        Host.registry().postfork();
+        METADATA.postfork(process);
+        Host.registry().postfork(process);
     }
 }

@@ -534,9 +534,14 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
             let core = unsafe { &*core.cast::<Core<P, H>>() };
             core.zone.prefork();
         },
-        postfork: |core| {
+        postfork: |core, process| {
             // SAFETY: as above; and the registry has called `prefork` before.
-            unsafe { (*core.cast::<Core<P, H>>()).zone.postfork() };
+            unsafe { (*core.cast::<Core<P, H>>()).zone.postfork(process) };
+        },
+        settle: |core| {
+            // SAFETY: as above.
+            let core = unsafe { &*core.cast::<Core<P, H>>() };
+            core.zone.settle();
         },
     };
 }

@@ -15,7 +15,7 @@
 use core::ptr;
 
 use lock_api::RawMutex;
-use uma_core::{Name, Reclaim, Stats};
+use uma_core::{Name, Process, Reclaim, Stats};
 
 use crate::sync::{Mutex, UnsafeCell};
 
@@ -26,7 +26,8 @@ pub(crate) struct Vtable {
     pub(crate) stats: unsafe fn(*const ()) -> Stats,
     pub(crate) reclaim: unsafe fn(*const (), Reclaim),
     pub(crate) prefork: unsafe fn(*const ()),
-    pub(crate) postfork: unsafe fn(*const ()),
+    pub(crate) postfork: unsafe fn(*const (), Process),
+    pub(crate) settle: unsafe fn(*const ()),
 }
 
 /// A zone's place in the registry.
@@ -184,12 +185,20 @@ impl<L: RawMutex> Registry<L> {
     /// # Safety
     ///
     /// As [`ItemSource::postfork`](uma_core::ItemSource::postfork).
-    pub unsafe fn postfork(&self) {
+    pub unsafe fn postfork(&self, process: Process) {
         // SAFETY: `prefork` locked and forgot the guard, so the list is ours until it is unlocked.
         unsafe {
-            (*self.list.data_ptr()).for_each(|node| (node.vtable.postfork)(node.zone));
+            let list = &*self.list.data_ptr();
+            list.for_each(|node| (node.vtable.postfork)(node.zone, process));
             self.list.force_unlock();
         }
+    }
+
+    /// Passes items on for which somebody began to wait meanwhile. For the original process, after
+    /// [`postfork`](Self::postfork) and when every other lock has been let go of, too.
+    pub fn settle(&self) {
+        // SAFETY: the node is in the registry and counted in.
+        self.visit(&mut |zone| unsafe { (zone.node.vtable.settle)(zone.node.zone) });
     }
 
     /// Shows every zone to `visit`, without holding the lock: it may use zones, also make new ones.

@@ -3,7 +3,7 @@
 use core::alloc::Layout;
 use core::mem::MaybeUninit;
 
-use uma_core::{AllocError, Hooks, Item, ItemSource, Reclaim, Request, Stats};
+use uma_core::{AllocError, Hooks, Item, ItemSource, Process, Reclaim, Request, Stats};
 
 use crate::{Platform, RawZone};
 
@@ -78,10 +78,16 @@ unsafe impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> ItemSource fo
         }
     }
 
-    unsafe fn postfork(&self) {
+    unsafe fn postfork(&self, process: Process) {
         if let Some(zone) = self.stack_if_made() {
             // SAFETY: the caller's duty is passed on unchanged.
-            unsafe { zone.postfork() };
+            unsafe { zone.postfork(process) };
+        }
+    }
+
+    fn settle(&self) {
+        if let Some(zone) = self.stack_if_made() {
+            zone.settle();
         }
     }
 }

@@ -85,6 +85,7 @@ fn a_case() {
             workout_after(2);
         }
         Ok("fork") => fork_under_load(),
+        Ok("fork beside a sleeper") => fork_beside_a_sleeper(),
         Ok("threads") => threads_that_end(),
         Ok(case) => panic!("no case {case}"),
         Err(_) => {}
@@ -129,6 +130,14 @@ fn membarrier_refused_later_is_survived() {
 fn a_child_of_fork_goes_on() {
     for mode in ["rseq", "locks"] {
         start("fork", &[("UMA_PERCPU", mode)]);
+    }
+}
+
+/// Whoever waits at a limit waits in the original only.
+#[test]
+fn a_child_of_fork_has_no_sleepers() {
+    for mode in ["rseq", "locks"] {
+        start("fork beside a sleeper", &[("UMA_PERCPU", mode)]);
     }
 }
 
@@ -200,6 +209,35 @@ fn fork_under_load() {
         }
     });
     assert_eq!(NODES.stats().used(), 0);
+    println!("mode={}", mode());
+}
+
+fn fork_beside_a_sleeper() {
+    let zone = Zone::<u64>::builder("single").max_items(1).build().unwrap();
+    let mut held = Some(zone.alloc(1).unwrap());
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| *zone.alloc(2).unwrap());
+        while zone.stats().sleeps == 0 {
+            thread::yield_now();
+        }
+        // SAFETY: as in `fork_under_load`.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "no process");
+        if child == 0 {
+            // SAFETY: as above.
+            unsafe { libc::alarm(20) };
+            drop(held.take());
+            let fine = zone.try_alloc(3).is_ok() && zone.alloc(4).is_ok();
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(if fine { 0 } else { 1 }) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child made above.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        drop(held.take());
+        assert_eq!(sleeper.join().unwrap(), 2);
+        assert_eq!(status, 0, "the child ended with status {status:#x}");
+    });
     println!("mode={}", mode());
 }
 
