@@ -1,20 +1,25 @@
 //! The zone under all the others: a layout, hooks, and pointers.
 
+mod build;
+mod end;
+
 use core::alloc::Layout;
 use core::num::NonZeroU64;
-use core::ptr::{self, NonNull};
+use core::ptr;
 
-use uma_cache::{BucketCache, CacheConfig, Front};
+use uma_cache::{BucketCache, Front};
 use uma_core::{
-    AllocError, ConfigError, ConfigFault, Constructed, Hooks, Item, ItemSource, Limited, Metadata,
-    Name, NoHooks, Reclaim, Request, Stats, Zone,
+    AllocError, ConfigFault, Constructed, Hooks, Item, ItemSource, Limited, Name, NoHooks, Reclaim,
+    Request, Stats, Zone,
 };
-use uma_keg::{Keg, SlabConfig, SlabLayout};
+use uma_keg::Keg;
 
-use crate::event;
+pub(crate) use build::Config;
+pub use build::RawZoneBuilder;
+
 use crate::registry::{Node, Vtable};
 use crate::sync::{AtomicPtr, Ordering};
-use crate::{DefaultPlatform, Platform, ZoneError};
+use crate::{DefaultPlatform, Platform, ZoneError, event};
 
 /// The slabs of a zone on platform `P`.
 pub type Slabs<P> = Keg<<P as Platform>::Pages, <P as Platform>::Lock, <P as Platform>::Metadata>;
@@ -30,46 +35,6 @@ pub type Stack<P, H> = BucketCache<
     <P as Platform>::Lock,
     <P as Platform>::Metadata,
 >;
-
-/// What a zone is made from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Config {
-    pub(crate) name: Name,
-    pub(crate) size: usize,
-    pub(crate) align: usize,
-    /// By the platform's wishes unless given.
-    pub(crate) slab: Option<SlabConfig>,
-    /// `Some(0)` is refused when the zone is built.
-    pub(crate) max_items: Option<u64>,
-    pub(crate) bucket: Option<u16>,
-    pub(crate) reserve: u64,
-}
-
-impl Config {
-    pub(crate) const fn new(name: &str, item: Layout) -> Self {
-        Self {
-            name: Name::new(name),
-            size: item.size(),
-            align: item.align(),
-            slab: None,
-            max_items: None,
-            bucket: None,
-            reserve: 0,
-        }
-    }
-
-    const fn error(&self, fault: ConfigFault) -> ConfigError {
-        ConfigError { zone: self.name, size: self.size, align: self.align, fault }
-    }
-
-    /// The layout of the items, if they can have one.
-    fn item(&self) -> Result<Layout, ConfigFault> {
-        if !self.align.is_power_of_two() {
-            return Err(ConfigFault::BadAlign);
-        }
-        Layout::from_size_align(self.size, self.align).map_err(|_| ConfigFault::Overflow)
-    }
-}
 
 /// The part of a zone that stays in place: slabs, caches and the registry point into it. What a hit touches
 /// is at its front, on one cache line.
@@ -112,15 +77,6 @@ pub struct RawZone<
     hooks: H,
 }
 
-/// Describes a [`RawZone`].
-#[derive(Clone, Debug)]
-#[must_use = "a builder makes nothing until `build`"]
-pub struct RawZoneBuilder<P: Platform = DefaultPlatform, H = NoHooks> {
-    pub(crate) config: Config,
-    pub(crate) platform: P,
-    pub(crate) hooks: H,
-}
-
 #[cfg(feature = "std")]
 impl RawZone {
     /// Describes a zone without hooks on the default platform.
@@ -133,87 +89,6 @@ impl<P: Platform> RawZone<P> {
     /// Describes a zone without hooks on a given platform.
     pub const fn builder_in(name: &str, item: Layout, platform: P) -> RawZoneBuilder<P> {
         RawZoneBuilder { config: Config::new(name, item), platform, hooks: NoHooks }
-    }
-}
-
-impl<P: Platform, H> RawZoneBuilder<P, H> {
-    /// Sets size and alignment, in bytes, when they are not known to make a [`Layout`]: `build` then
-    /// says what is wrong with them.
-    pub const fn size_align(mut self, size: usize, align: usize) -> Self {
-        self.config.size = size;
-        self.config.align = align;
-        self
-    }
-
-    /// At most so many items may be in use at once (`uma_zone_set_max`).
-    pub const fn max_items(mut self, items: u64) -> Self {
-        self.config.max_items = Some(items);
-        self
-    }
-
-    /// So many items to a bucket, always; 0 caches nothing (`UMA_ZONE_NOBUCKET`). Otherwise buckets begin
-    /// at a size that suits the items, and grow with need.
-    pub const fn bucket(mut self, items: u16) -> Self {
-        self.config.bucket = Some(items);
-        self
-    }
-
-    /// Keeps so many free items for requests that may use the reserve (`uma_zone_reserve`).
-    pub const fn reserve(mut self, items: u64) -> Self {
-        self.config.reserve = items;
-        self
-    }
-
-    /// How slabs are laid out.
-    pub const fn slab(mut self, slab: SlabConfig) -> Self {
-        self.config.slab = Some(slab);
-        self
-    }
-
-    /// The zone's hooks.
-    ///
-    /// # Safety
-    ///
-    /// The hooks, and every clone of them, suit the zone: they touch no more of an item than its layout
-    /// has, ctor and dtor take a null `arg`, and they may run on any thread.
-    pub unsafe fn hooks<N: Hooks + Clone + Send + Sync + 'static>(
-        self,
-        hooks: N,
-    ) -> RawZoneBuilder<P, N> {
-        RawZoneBuilder { config: self.config, platform: self.platform, hooks }
-    }
-}
-
-impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZoneBuilder<P, H> {
-    /// Makes the zone and lists it.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the description, or that there was no memory.
-    pub fn build(self) -> Result<RawZone<P, H>, ConfigError> {
-        let zone = self.lazy();
-        match zone.make() {
-            Ok(_) => Ok(zone),
-            Err(fault) => Err(zone.config.error(fault)),
-        }
-    }
-
-    /// The zone, to be made at its first use.
-    pub(crate) const fn lazy(self) -> RawZone<P, H> {
-        // Taken apart by hand: a const fn cannot drop `self`.
-        let this = core::mem::ManuallyDrop::new(self);
-        // SAFETY: `ManuallyDrop` is `repr(transparent)`, so the pointer is one to the builder; each
-        // field is read once and `this` is never dropped.
-        unsafe {
-            let this = (&raw const this).cast::<Self>();
-            RawZone {
-                front: Front::new(),
-                core: AtomicPtr::new(ptr::null_mut()),
-                config: (&raw const (*this).config).read(),
-                platform: (&raw const (*this).platform).read(),
-                hooks: (&raw const (*this).hooks).read(),
-            }
-        }
     }
 }
 
@@ -253,69 +128,6 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     /// The layout of an item, unless it is wrong.
     pub(crate) fn item(&self) -> Option<Layout> {
         self.config.item().ok()
-    }
-
-    /// Makes the pinned part, or finds that another thread has.
-    #[cold]
-    #[inline(never)]
-    fn make(&self) -> Result<&Core<P, H>, ConfigFault> {
-        let platform = &self.platform;
-        let config = &self.config;
-        let item = config.item()?;
-        let max_items = match config.max_items {
-            Some(max) => Some(NonZeroU64::new(max).ok_or(ConfigFault::ZeroLimit)?),
-            None => None,
-        };
-        let slab = config.slab.unwrap_or_else(|| {
-            SlabConfig::new().outside_headers().largest_slab(platform.largest_slab())
-        });
-        let slab = SlabLayout::new(item, slab)?;
-        let keg = Keg::with_layout(platform.pages(), platform.metadata(), slab);
-        keg.set_reserve(config.reserve);
-        let hooks = (self.hooks.clone(), self.hooks.clone());
-        // SAFETY: whoever gave us the hooks promised that they suit the items (see `hooks`).
-        let constructed = unsafe { Constructed::new(keg, hooks.0) };
-        let limited = Limited::new(constructed, max_items, platform.sleep());
-        let cache = match config.bucket {
-            None => CacheConfig::for_size(item.size()),
-            Some(0) => CacheConfig::none(),
-            Some(bucket) => CacheConfig::with_bucket(bucket),
-        };
-        let stack = BucketCache::new(limited, platform.cpus(), platform.metadata(), cache);
-
-        let metadata = platform.metadata();
-        let layout = Layout::new::<Core<P, H>>();
-        let memory = metadata.alloc_meta(layout).ok_or(ConfigFault::NoMemory)?;
-        let core = memory.cast::<Core<P, H>>();
-        // SAFETY: the node enters a registry below only if `core` stays, and leaves it before `core`
-        // goes; zones may be used from any thread, as the bounds of `Platform` and `H` have it.
-        let node = unsafe { Node::new(core.as_ptr().cast(), Self::VTABLE) };
-        // SAFETY: as for `Constructed` above.
-        let zone = unsafe { Zone::with_hooks(config.name, stack, hooks.1) };
-        // SAFETY: the memory is ours and has the layout of a `Core`.
-        unsafe { core.write(Core { zone, node }) };
-
-        let (null, new) = (ptr::null_mut(), core.as_ptr());
-        match self.core.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => {
-                // SAFETY: `core` was written just now and lives until the zone is dropped.
-                let core = unsafe { core.as_ref() };
-                // SAFETY: the node is new and in place; `drop` takes it off the list.
-                unsafe { platform.registry().add(&core.node) };
-                let (size, per_slab) = (slab.slab_size(), slab.items());
-                event::made(&config.name, item.size(), item.align(), size, per_slab);
-                Ok(core)
-            }
-            Err(other) => {
-                // SAFETY: nobody has seen our core; it was written just now, and its memory came
-                // from `alloc_meta` with this layout. The other one lives as above.
-                unsafe {
-                    core.drop_in_place();
-                    metadata.free_meta(memory, layout);
-                    Ok(&*other)
-                }
-            }
-        }
     }
 
     /// Allocates an item (`uma_zalloc`). Blocks only if `request` may wait.
@@ -544,71 +356,6 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
             core.zone.settle();
         },
     };
-}
-
-impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> Drop for RawZone<P, H> {
-    fn drop(&mut self) {
-        let Some(core) = NonNull::new(*self.core.get_mut()) else { return };
-        // SAFETY: `make` put it there, and only `Ending` ends its life.
-        let made = unsafe { core.as_ref() };
-        // SAFETY: `make` listed the node.
-        unsafe { self.platform.registry().remove(&made.node, || self.platform.relax()) };
-        let _ending = Ending { zone: self, core };
-        // The user's hooks may panic here, for every item that was cached.
-        made.zone.reclaim(Reclaim::DrainCpu);
-    }
-}
-
-/// The end of a zone that is off the registry and has given back what it could.
-struct Ending<'a, P: Platform, H: Hooks + Clone + Send + Sync + 'static> {
-    zone: &'a RawZone<P, H>,
-    core: NonNull<Core<P, H>>,
-}
-
-impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> Drop for Ending<'_, P, H> {
-    fn drop(&mut self) {
-        let platform = &self.zone.platform;
-        // SAFETY: the zone is being dropped, so we have its pinned part to ourselves.
-        let keg = unsafe { self.core.as_ref() }.zone.source().source().source().source();
-        event::destroyed(&self.zone.config.name, keg.live());
-        if keg.live() != 0 {
-            report_leak(platform, &self.zone.config, keg);
-            return;
-        }
-        // SAFETY: no item is out, so nothing uses it any more. Its memory came from `alloc_meta` with
-        // this layout.
-        unsafe {
-            self.core.drop_in_place();
-            platform.metadata().free_meta(self.core.cast(), Layout::new::<Core<P, H>>());
-        }
-    }
-}
-
-/// Says how many items were still in use when the zone went, and where the first of them are.
-#[cold]
-fn report_leak<P: Platform>(platform: &P, config: &Config, keg: &Slabs<P>) {
-    struct Addresses([usize; 8], usize);
-
-    impl core::fmt::Display for Addresses {
-        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-            for (at, address) in self.0.iter().take(self.1).enumerate() {
-                write!(f, "{}{address:#x}", if at == 0 { "" } else { ", " })?;
-            }
-            if self.1 > self.0.len() { f.write_str(", ...") } else { Ok(()) }
-        }
-    }
-
-    let mut addresses = Addresses([0; 8], 0);
-    keg.for_each_live(|item| {
-        if let Some(place) = addresses.0.get_mut(addresses.1) {
-            *place = item.addr();
-        }
-        addresses.1 += 1;
-    });
-    platform.report(format_args!(
-        "zone \"{}\" was destroyed with {} items in use, whose memory stays: {addresses}",
-        config.name, addresses.1
-    ));
 }
 
 impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> core::fmt::Debug for RawZone<P, H> {

@@ -1,0 +1,211 @@
+//! How a raw zone comes about: its description, and the making of its pinned part.
+
+use core::alloc::Layout;
+use core::num::NonZeroU64;
+use core::ptr;
+
+use uma_cache::{BucketCache, CacheConfig, Front};
+use uma_core::{
+    ConfigError, ConfigFault, Constructed, Hooks, Limited, Metadata, Name, NoHooks, Zone,
+};
+use uma_keg::{Keg, SlabConfig, SlabLayout};
+
+use super::{Core, RawZone};
+use crate::registry::Node;
+use crate::sync::{AtomicPtr, Ordering};
+use crate::{DefaultPlatform, Platform, event};
+
+/// What a zone is made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Config {
+    pub(crate) name: Name,
+    pub(crate) size: usize,
+    pub(crate) align: usize,
+    /// By the platform's wishes unless given.
+    pub(crate) slab: Option<SlabConfig>,
+    /// `Some(0)` is refused when the zone is built.
+    pub(crate) max_items: Option<u64>,
+    pub(crate) bucket: Option<u16>,
+    pub(crate) reserve: u64,
+}
+
+impl Config {
+    pub(crate) const fn new(name: &str, item: Layout) -> Self {
+        Self {
+            name: Name::new(name),
+            size: item.size(),
+            align: item.align(),
+            slab: None,
+            max_items: None,
+            bucket: None,
+            reserve: 0,
+        }
+    }
+
+    const fn error(&self, fault: ConfigFault) -> ConfigError {
+        ConfigError { zone: self.name, size: self.size, align: self.align, fault }
+    }
+
+    /// The layout of the items, if they can have one.
+    pub(super) fn item(&self) -> Result<Layout, ConfigFault> {
+        if !self.align.is_power_of_two() {
+            return Err(ConfigFault::BadAlign);
+        }
+        Layout::from_size_align(self.size, self.align).map_err(|_| ConfigFault::Overflow)
+    }
+}
+
+/// Describes a [`RawZone`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder makes nothing until `build`"]
+pub struct RawZoneBuilder<P: Platform = DefaultPlatform, H = NoHooks> {
+    pub(crate) config: Config,
+    pub(crate) platform: P,
+    pub(crate) hooks: H,
+}
+
+impl<P: Platform, H> RawZoneBuilder<P, H> {
+    /// Sets size and alignment, in bytes, when they are not known to make a [`Layout`]: `build` then
+    /// says what is wrong with them.
+    pub const fn size_align(mut self, size: usize, align: usize) -> Self {
+        self.config.size = size;
+        self.config.align = align;
+        self
+    }
+
+    /// At most so many items may be in use at once (`uma_zone_set_max`).
+    pub const fn max_items(mut self, items: u64) -> Self {
+        self.config.max_items = Some(items);
+        self
+    }
+
+    /// So many items to a bucket, always; 0 caches nothing (`UMA_ZONE_NOBUCKET`). Otherwise buckets begin
+    /// at a size that suits the items, and grow with need.
+    pub const fn bucket(mut self, items: u16) -> Self {
+        self.config.bucket = Some(items);
+        self
+    }
+
+    /// Keeps so many free items for requests that may use the reserve (`uma_zone_reserve`).
+    pub const fn reserve(mut self, items: u64) -> Self {
+        self.config.reserve = items;
+        self
+    }
+
+    /// How slabs are laid out.
+    pub const fn slab(mut self, slab: SlabConfig) -> Self {
+        self.config.slab = Some(slab);
+        self
+    }
+
+    /// The zone's hooks.
+    ///
+    /// # Safety
+    ///
+    /// The hooks, and every clone of them, suit the zone: they touch no more of an item than its layout
+    /// has, ctor and dtor take a null `arg`, and they may run on any thread.
+    pub unsafe fn hooks<N: Hooks + Clone + Send + Sync + 'static>(
+        self,
+        hooks: N,
+    ) -> RawZoneBuilder<P, N> {
+        RawZoneBuilder { config: self.config, platform: self.platform, hooks }
+    }
+}
+
+impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZoneBuilder<P, H> {
+    /// Makes the zone and lists it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the description, or that there was no memory.
+    pub fn build(self) -> Result<RawZone<P, H>, ConfigError> {
+        let zone = self.lazy();
+        match zone.make() {
+            Ok(_) => Ok(zone),
+            Err(fault) => Err(zone.config.error(fault)),
+        }
+    }
+
+    /// The zone, to be made at its first use.
+    pub(crate) const fn lazy(self) -> RawZone<P, H> {
+        // Taken apart by hand: a const fn cannot drop `self`.
+        let this = core::mem::ManuallyDrop::new(self);
+        // SAFETY: `ManuallyDrop` is `repr(transparent)`, so the pointer is one to the builder; each
+        // field is read once and `this` is never dropped.
+        unsafe {
+            let this = (&raw const this).cast::<Self>();
+            RawZone {
+                front: Front::new(),
+                core: AtomicPtr::new(ptr::null_mut()),
+                config: (&raw const (*this).config).read(),
+                platform: (&raw const (*this).platform).read(),
+                hooks: (&raw const (*this).hooks).read(),
+            }
+        }
+    }
+}
+
+impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
+    /// Makes the pinned part, or finds that another thread has.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn make(&self) -> Result<&Core<P, H>, ConfigFault> {
+        let platform = &self.platform;
+        let config = &self.config;
+        let item = config.item()?;
+        let max_items = match config.max_items {
+            Some(max) => Some(NonZeroU64::new(max).ok_or(ConfigFault::ZeroLimit)?),
+            None => None,
+        };
+        let slab = config.slab.unwrap_or_else(|| {
+            SlabConfig::new().outside_headers().largest_slab(platform.largest_slab())
+        });
+        let slab = SlabLayout::new(item, slab)?;
+        let keg = Keg::with_layout(platform.pages(), platform.metadata(), slab);
+        keg.set_reserve(config.reserve);
+        let hooks = (self.hooks.clone(), self.hooks.clone());
+        // SAFETY: whoever gave us the hooks promised that they suit the items (see `hooks`).
+        let constructed = unsafe { Constructed::new(keg, hooks.0) };
+        let limited = Limited::new(constructed, max_items, platform.sleep());
+        let cache = match config.bucket {
+            None => CacheConfig::for_size(item.size()),
+            Some(0) => CacheConfig::none(),
+            Some(bucket) => CacheConfig::with_bucket(bucket),
+        };
+        let stack = BucketCache::new(limited, platform.cpus(), platform.metadata(), cache);
+
+        let metadata = platform.metadata();
+        let layout = Layout::new::<Core<P, H>>();
+        let memory = metadata.alloc_meta(layout).ok_or(ConfigFault::NoMemory)?;
+        let core = memory.cast::<Core<P, H>>();
+        // SAFETY: the node enters a registry below only if `core` stays, and leaves it before `core`
+        // goes; zones may be used from any thread, as the bounds of `Platform` and `H` have it.
+        let node = unsafe { Node::new(core.as_ptr().cast(), Self::VTABLE) };
+        // SAFETY: as for `Constructed` above.
+        let zone = unsafe { Zone::with_hooks(config.name, stack, hooks.1) };
+        // SAFETY: the memory is ours and has the layout of a `Core`.
+        unsafe { core.write(Core { zone, node }) };
+
+        let (null, new) = (ptr::null_mut(), core.as_ptr());
+        match self.core.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                // SAFETY: `core` was written just now and lives until the zone is dropped.
+                let core = unsafe { core.as_ref() };
+                // SAFETY: the node is new and in place; `drop` takes it off the list.
+                unsafe { platform.registry().add(&core.node) };
+                let (size, per_slab) = (slab.slab_size(), slab.items());
+                event::made(&config.name, item.size(), item.align(), size, per_slab);
+                Ok(core)
+            }
+            Err(other) => {
+                // SAFETY: nobody has seen our core; it was written just now, and its memory came
+                // from `alloc_meta` with this layout. The other one lives as above.
+                unsafe {
+                    core.drop_in_place();
+                    metadata.free_meta(memory, layout);
+                    Ok(&*other)
+                }
+            }
+        }
+    }
+}
