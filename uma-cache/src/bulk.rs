@@ -10,7 +10,7 @@ use lock_api::RawMutex;
 use uma_core::{AllocError, Item, ItemSource, Metadata, Request};
 
 use crate::bucket::Traffic;
-use crate::slow::{Taken, Underway};
+use crate::slow::{Busy, Taken, Underway};
 use crate::{BucketCache, PerCpu, Which};
 
 impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M> {
@@ -50,7 +50,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         if !self.may_cache() {
             return 0;
         }
-        let underway = Underway::new(self);
+        let underway = Underway::uncounted(self);
         let mut count = 0;
         for which in [Which::Alloc, Which::Free] {
             if count == into.len() {
@@ -64,6 +64,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             drop(hand.install(which));
             core::mem::forget(taken);
         }
+        let busy = (count < into.len()).then(|| Busy::new(&self.busy));
         while count < into.len() {
             let Some(mut full) = self.take_full() else { break };
             count += full.bucket.pop_many(&mut into[count..]);
@@ -76,6 +77,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         }
         // SAFETY: as above.
         let taken = Taken { cache: self, items: unsafe { into[..count].assume_init_ref() } };
+        drop(busy);
         drop(underway);
         core::mem::forget(taken);
         count
@@ -92,7 +94,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         if items.is_empty() || !self.may_cache() {
             return;
         }
-        let _underway = Underway::new(self);
+        let _underway = Underway::uncounted(self);
         for which in [Which::Alloc, Which::Free] {
             if rest.items.is_empty() {
                 return;
@@ -103,6 +105,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             rest.items = &rest.items[put..];
             drop(hand.install(which));
         }
+        let _busy = (!rest.items.is_empty()).then(|| Busy::new(&self.busy));
         while !rest.items.is_empty() {
             let Some(mut empty) = self.take_empty() else { return };
             // SAFETY: as above.

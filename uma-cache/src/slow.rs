@@ -72,12 +72,18 @@ impl Drop for Busy<'_> {
 /// waits for an item.
 pub(crate) struct Underway<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     cache: &'a BucketCache<S, C, L, M>,
-    _busy: Busy<'a>,
+    _busy: Option<Busy<'a>>,
 }
 
 impl<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Underway<'a, S, C, L, M> {
     pub(crate) fn new(cache: &'a BucketCache<S, C, L, M>) -> Self {
-        Self { cache, _busy: Busy::new(&cache.busy) }
+        Self { cache, _busy: Some(Busy::new(&cache.busy)) }
+    }
+
+    /// The same, not counted: for a bucket that is put back at once where it came from, which is over
+    /// sooner than CPUs could agree on the count.
+    pub(crate) const fn uncounted(cache: &'a BucketCache<S, C, L, M>) -> Self {
+        Self { cache, _busy: None }
     }
 }
 
