@@ -9,7 +9,7 @@ use uma_core::{AllocError, Item, ItemSource, Metadata, Process, Reclaim, Request
 
 use crate::bucket::{MAX_CAPACITY, Owned, capacity_for};
 use crate::depot::Depot;
-use crate::slow::PATIENCE;
+use crate::slow::{Busy, PATIENCE};
 use crate::sync::{
     AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering,
     const_unless_modelled,
@@ -87,8 +87,11 @@ pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     /// How often buckets were found too small.
     pub(crate) strain: AtomicU32,
     pub(crate) depot: Mutex<L, Depot>,
-    /// Threads that have items in hand on their way between slots, depot and source.
+    /// Threads that have items in hand for longer than a moment (see [`Busy`]).
     pub(crate) busy: AtomicUsize,
+    /// Callers that are about to fail for want of items: what is taken out of a slot only to be counted
+    /// then goes to the depot, where they find it.
+    pub(crate) hungry: AtomicUsize,
     /// While the process is copied: nothing goes into slots or the depot.
     pub(crate) frozen: AtomicBool,
     /// Traffic harvested from buckets, and of items that went past them.
@@ -114,6 +117,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
                 strain: AtomicU32::new(0),
                 depot: Mutex::const_new(L::INIT, Depot::new()),
                 busy: AtomicUsize::new(0),
+                hungry: AtomicUsize::new(0),
                 frozen: AtomicBool::new(false),
                 allocs: AtomicU64::new(0),
                 frees: AtomicU64::new(0),
@@ -269,7 +273,7 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
         self.frozen.store(true, Ordering::SeqCst);
         // Those who did not see that yet will soon be done; but not for ever: a hook may be among them.
         for _ in 0..PATIENCE {
-            if self.busy.load(Ordering::SeqCst) == 0 {
+            if Busy::none(self.busy.load(Ordering::SeqCst)) {
                 break;
             }
             self.percpu.relax();
@@ -284,6 +288,7 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
         if process == Process::Copy {
             // Whoever had something in hand is in the original.
             self.busy.store(0, Ordering::SeqCst);
+            self.hungry.store(0, Ordering::SeqCst);
         }
         // SAFETY: the caller called `prefork`, which forgot the guard; the rest is passed on.
         unsafe {

@@ -153,7 +153,12 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             }
             self.count(bucket.harvest());
             let count = u64::from(bucket.count());
-            match slot.put_back(which, bucket) {
+            let back = if Busy::none(self.hungry.load(Ordering::SeqCst)) {
+                slot.put_back(which, bucket)
+            } else {
+                Err(bucket)
+            };
+            match back {
                 Ok(()) => cached += count,
                 Err(bucket) => self.keep(bucket),
             }

@@ -22,6 +22,8 @@ use crate::{BucketCache, PerCpu, Which};
 
 /// How often a caller about to fail for want of items looks again while others have some in hand.
 pub(crate) const PATIENCE: u32 = if cfg!(loom) { 2 } else { 100 };
+/// How often it looks again in any case.
+const MOMENT: u32 = if cfg!(loom) { 0 } else { 2 };
 
 /// Buckets grow when they were found too small so many times.
 const GROW_AFTER: u32 = 4;
@@ -51,20 +53,29 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Drop for Hand<'_, S, C,
     }
 }
 
-/// Items on their way through a thread's hands. Counted, so that a caller about to fail at a limit can
-/// wait a moment for them.
+/// Items on their way through a thread's hands for longer than a moment. Counted, so that a caller about to
+/// fail at a limit can wait for them: the lower half of the word is how many do so just now, the upper half
+/// how often somebody began to.
 pub(crate) struct Busy<'a>(&'a AtomicUsize);
 
 impl<'a> Busy<'a> {
+    const NOW: usize = 1;
+    const BEGUN: usize = 1 << (usize::BITS / 2);
+
     pub(crate) fn new(busy: &'a AtomicUsize) -> Self {
-        busy.fetch_add(1, Ordering::SeqCst);
+        busy.fetch_add(Self::BEGUN + Self::NOW, Ordering::SeqCst);
         Self(busy)
+    }
+
+    /// Whether nobody was at it when the word was this.
+    pub(crate) const fn none(word: usize) -> bool {
+        word & (Self::BEGUN - 1) == 0
     }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.fetch_sub(Self::NOW, Ordering::SeqCst);
     }
 }
 
@@ -80,8 +91,8 @@ impl<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Underway<'a, S, C, 
         Self { cache, _busy: Some(Busy::new(&cache.busy)) }
     }
 
-    /// The same, not counted: for a bucket that is put back at once where it came from, which is over
-    /// sooner than CPUs could agree on the count.
+    /// The same, not counted: for a bucket that goes from one slot to another, or to the depot, which is
+    /// over sooner than CPUs could agree on the count.
     pub(crate) const fn uncounted(cache: &'a BucketCache<S, C, L, M>) -> Self {
         Self { cache, _busy: None }
     }
@@ -131,15 +142,22 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             flush();
             self.flush();
         };
+        let mut before = self.busy.load(Ordering::SeqCst);
         let mut result = self.source.alloc_or_flush(request, &mut flush_all);
-        for _ in 0..PATIENCE {
-            // Others may have had the items in hand, on their way from one place to another.
-            if self.busy.load(Ordering::SeqCst) == 0 || !result.is_err_and(AllocError::is_shortage)
-            {
-                break;
+        if result.is_err_and(AllocError::is_shortage) {
+            // Others may have had the items in hand, on their way from one place to another: a moment
+            // between two slots, or longer where it is counted.
+            let _hungry = Busy::new(&self.hungry);
+            for again in 0..PATIENCE {
+                let now = self.busy.load(Ordering::SeqCst);
+                let undisturbed = now == before && Busy::none(now);
+                if !result.is_err_and(AllocError::is_shortage) || (again >= MOMENT && undisturbed) {
+                    break;
+                }
+                self.percpu.relax();
+                before = self.busy.load(Ordering::SeqCst);
+                result = self.source.alloc_or_flush(request.without_waiting(), &mut flush_all);
             }
-            self.percpu.relax();
-            result = self.source.alloc_or_flush(request.without_waiting(), &mut flush_all);
         }
         let item = result?;
         self.count(Traffic { allocs: 1, frees: 0 });
@@ -173,7 +191,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     /// Gets the CPU a bucket with items, and one item for the caller. `None` if buckets cannot be
     /// had.
     fn refill(&self, request: Request) -> Result<Option<Item>, AllocError> {
-        let underway = Underway::new(self);
+        let underway = Underway::uncounted(self);
         let Some(mut spare) = self.take(Which::Free) else { return Ok(None) };
         let item;
         if let Some(first) = spare.bucket.pop() {
@@ -199,6 +217,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             self.count(spare.bucket.harvest());
             // The reserve is for those who ask for it, not for the caches.
             let ahead = request.without_waiting().without_reserve();
+            let busy = Busy::new(&self.busy);
             let count = self.source.import(spare.bucket.room(), ahead)?;
             self.strained();
             // SAFETY: the source has initialised and given us the first `count`, at most the capacity.
@@ -207,6 +226,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             item = [first];
             let taken = Taken { cache: self, items: &item };
             drop(spare.install(Which::Alloc));
+            drop(busy);
             drop(underway);
             core::mem::forget(taken);
         }
@@ -220,7 +240,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     ///
     /// The caller owns the item, and gives it up if this returns `true`.
     unsafe fn trade(&self, item: Item) -> bool {
-        let _underway = Underway::new(self);
+        let _underway = Underway::uncounted(self);
         let Some(mut full) = self.take(Which::Free) else { return false };
         // SAFETY: the item is the caller's.
         if unsafe { full.bucket.push(item) } {

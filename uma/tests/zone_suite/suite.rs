@@ -4,7 +4,7 @@ use std::alloc::Layout;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use uma::cache::PerCpu;
@@ -57,6 +57,7 @@ where
         self.conforms();
         self.runs_hooks_in_order();
         self.reaches_its_limit_exactly();
+        self.is_exact_while_it_is_looked_at();
         self.wakes_waiting_callers();
         self.gives_up_at_a_deadline();
         self.counts_what_threads_did();
@@ -143,6 +144,29 @@ where
             assert_eq!(rest.len(), 10);
             all.into_iter().chain(more).chain(rest).for_each(|item| free(&zone, item));
         }
+    }
+
+    /// Whoever counts the cached items has them in hand for a moment. A caller at the limit waits for that
+    /// moment, unless the other thread is off its CPU for long, which this machine may do to it.
+    fn is_exact_while_it_is_looked_at(&self) {
+        const ROUNDS: usize = 2000;
+        let zone = self.zone(layout(64, 8)).max_items(4).build().unwrap();
+        let over = AtomicBool::new(false);
+        let mut failed = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = zone.stats();
+                }
+            });
+            for _ in 0..ROUNDS {
+                let all = take(&zone, 4);
+                failed += usize::from(all.len() < 4);
+                all.into_iter().for_each(|item| free(&zone, item));
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(failed < ROUNDS / 50, "{failed} of {ROUNDS} times the limit was not reached");
     }
 
     fn wakes_waiting_callers(&self) {
