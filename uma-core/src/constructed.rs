@@ -106,11 +106,12 @@ impl<S: ItemSource, H: Hooks> Constructed<S, H> {
             batch.constructed += 1;
         }
         let constructed = batch.constructed;
-        core::mem::forget(batch);
         if constructed < items.len() {
+            batch.items = &items[..constructed];
             // SAFETY: these came from the source and were not initialised.
             unsafe { self.source.release(&items[constructed..]) };
         }
+        core::mem::forget(batch);
         if constructed == 0 { Err(AllocError::Refused) } else { Ok(constructed) }
     }
 }

@@ -263,11 +263,12 @@ unsafe impl<S: ItemSource, H: Hooks> ItemSource for Zone<S, H> {
             // were put on the zone.
             let prepared = unsafe { self.prepare(item, core::ptr::null_mut(), request) };
             if let Err(error) = prepared {
-                // Those that are ready are the caller's, the rest goes back.
+                // Those that are ready are the caller's, unless the rest unwinds as it goes back.
                 let Unwind { ready, taken, .. } = batch;
-                core::mem::forget(batch);
+                batch.items = &items[..taken];
                 // SAFETY: these came from the source and their ctor has not run.
                 unsafe { self.source.release(&items[taken..]) };
+                core::mem::forget(batch);
                 return if ready == 0 { Err(error) } else { Ok(ready) };
             }
             batch.ready += 1;
