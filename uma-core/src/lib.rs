@@ -34,7 +34,8 @@
 //!
 //! No hook, supplier call or wake-up ever runs while a lock of this family is held. Lock order, for
 //! the whole family: cache slot, then nothing; depot, then nothing; keg, then nothing; limit queue,
-//! then nothing. Each lock is a leaf.
+//! then nothing. Each lock is a leaf, but while the process is being copied ([`ItemSource::prefork`]),
+//! when all are held at once.
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
