@@ -3,11 +3,11 @@
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
-use uma_core::{PageError, PageRun, PageSupplier, RawMutex, Request};
+use uma_core::{PageError, PageRun, PageSupplier, RawMutex, Region, Regions, Request};
 
 use crate::StaticStats;
 use crate::free::{FreeMap, Grid, Marks, words_for};
-use crate::region::{Plan, Region, StaticMemory};
+use crate::region::{Extent, Plan, StaticMemory};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Supplies runs of pages from one region of memory that it is given.
@@ -33,7 +33,7 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct StaticPages<L: RawMutex, const PAGE: usize = 4096> {
-    region: Region,
+    region: Extent,
     /// Whether the memory is one that another supplier may claim, and zero where never handed out.
     shared: bool,
     state: Mutex<L, State>,
@@ -60,7 +60,7 @@ impl<L: RawMutex, const PAGE: usize> StaticPages<L, PAGE> {
     /// If two are made over the same array, the first to be used has it all, and the other has
     /// nothing.
     pub const fn new<const N: usize>(memory: &'static StaticMemory<N>) -> Self {
-        Self::over(Region { base: memory.base(), len: N }, true)
+        Self::over(Extent { base: memory.base(), len: N }, true)
     }
 
     /// A supplier over the `len` bytes from `base`, at any alignment.
@@ -70,10 +70,10 @@ impl<L: RawMutex, const PAGE: usize> StaticPages<L, PAGE> {
     /// The memory is valid for reads and writes, and nothing else uses it, for as long as the
     /// supplier or a run of it exists; and `base` may be used for all of it (it has the provenance).
     pub const unsafe fn from_raw(base: NonNull<u8>, len: usize) -> Self {
-        Self::over(Region { base, len }, false)
+        Self::over(Extent { base, len }, false)
     }
 
-    const fn over(region: Region, shared: bool) -> Self {
+    const fn over(region: Extent, shared: bool) -> Self {
         const { Self::CHECK }
         Self { region, shared, state: Mutex::new(State::Untouched) }
     }
@@ -185,6 +185,21 @@ unsafe impl<L: RawMutex, const PAGE: usize> PageSupplier for StaticPages<L, PAGE
             let first = (run.base().addr().get() - self.address(plan)) / PAGE;
             map.give(first, pages);
         });
+    }
+
+    fn regions(&self) -> Option<&dyn Regions> {
+        Some(self)
+    }
+}
+
+// SAFETY: all runs lie in the one region, which never changes.
+unsafe impl<L: RawMutex, const PAGE: usize> Regions for StaticPages<L, PAGE> {
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    fn visit_regions(&self, visit: &mut dyn FnMut(Region)) {
+        visit(Region { base: self.region.base, len: self.region.len });
     }
 }
 

@@ -43,15 +43,15 @@ impl<const N: usize> core::fmt::Debug for StaticMemory<N> {
 
 /// A range of memory.
 #[derive(Clone, Copy)]
-pub(crate) struct Region {
+pub(crate) struct Extent {
     pub(crate) base: NonNull<u8>,
     pub(crate) len: usize,
 }
 
 // SAFETY: an address and a length; who may use the memory is settled where a region is made.
-unsafe impl Send for Region {}
+unsafe impl Send for Extent {}
 // SAFETY: as above.
-unsafe impl Sync for Region {}
+unsafe impl Sync for Extent {}
 
 /// Where things are in a region, as offsets from its base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub(crate) struct Plan {
 
 const WORD: usize = size_of::<u64>();
 
-impl Region {
+impl Extent {
     /// Divides the region, or says that not one page fits.
     ///
     /// All offsets are at most `len`, the claim and the bitmap are word-aligned, the pages are
@@ -93,9 +93,9 @@ impl Region {
 mod tests {
     use super::*;
 
-    fn region(start: usize, len: usize) -> Region {
+    fn region(start: usize, len: usize) -> Extent {
         let base = NonNull::dangling().map_addr(|_| start.try_into().unwrap());
-        Region { base, len }
+        Extent { base, len }
     }
 
     #[test]

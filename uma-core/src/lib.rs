@@ -25,6 +25,7 @@
 //! | trait | what it is | who implements it |
 //! |---|---|---|
 //! | [`PageSupplier`] | runs of pages | `uma-backend-mmap`, `uma-backend-static`, your kernel |
+//! | [`Decommit`], [`Protect`], [`Regions`] | what some suppliers can do beside | those that can |
 //! | [`ItemSource`] | items of one layout, in batches | kegs, caches, limits, zones, your own pool |
 //! | [`Metadata`] | memory for the allocator's own bookkeeping | `uma-keg`, the test kit |
 //! | [`Hooks`] | init, fini, ctor, dtor | the user of a zone |
@@ -50,6 +51,7 @@ mod limit;
 mod metadata;
 mod name;
 mod page;
+mod power;
 mod queue;
 mod reclaim;
 mod request;
@@ -66,7 +68,8 @@ pub use item::Item;
 pub use limit::Limited;
 pub use metadata::Metadata;
 pub use name::Name;
-pub use page::{Decommit, PageRun, PageSupplier};
+pub use page::{PageRun, PageSupplier};
+pub use power::{Decommit, Protect, Region, Regions};
 pub use reclaim::Reclaim;
 pub use request::{Deadline, Request};
 pub use sleep::{NoSleep, Sleep, Spin};

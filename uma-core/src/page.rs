@@ -3,7 +3,7 @@
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
-use crate::{PageError, Request};
+use crate::{Decommit, PageError, Protect, Regions, Request};
 
 /// A run of pages, owned by whoever holds the value.
 ///
@@ -69,7 +69,8 @@ impl PageRun {
 ///
 /// It is `uma_alloc` and `uma_free` of zone(9), or the page level of a kernel. Three methods and an
 /// implementation is done; extra powers are extension traits, and a supplier that has one says so by
-/// a provided method ([`decommits`](Self::decommits)).
+/// a provided method: [`decommits`](Self::decommits), [`protects`](Self::protects),
+/// [`regions`](Self::regions).
 ///
 /// # Safety
 ///
@@ -133,7 +134,8 @@ pub unsafe trait PageSupplier {
     ///
     /// # Safety
     ///
-    /// `run` came from `alloc_pages` of this supplier, whole, and nothing uses its memory any more.
+    /// `run` came from `alloc_pages` of this supplier, whole, nothing uses its memory any more, and
+    /// none of its pages is [protected](Protect).
     unsafe fn free_pages(&self, run: PageRun);
 
     /// The power to give back the memory behind part of a live run of this supplier, if it has that.
@@ -143,34 +145,20 @@ pub unsafe trait PageSupplier {
     fn decommits(&self) -> Option<&dyn Decommit> {
         None
     }
-}
 
-/// Gives back the memory behind whole pages inside a live run, which stays allocated.
-///
-/// ```text
-///   |  page  |  page  |  page  |  page  |  page  |     a run, allocated all the time
-///               ^ at, for len: 2 pages
-///   |  kept  | no memory until written |  kept   |     afterwards
-/// ```
-///
-/// # Safety
-///
-/// An implementation promises that a range given to [`decommit`](Self::decommit) stays part of its run,
-/// valid for reads and writes at once and as long as the run lives, and that nothing outside of the range
-/// changes. What cannot be promised for want of memory must not be implemented: a write to such a
-/// page has no way to fail.
-pub unsafe trait Decommit: PageSupplier {
-    /// Gives back the memory behind `len` bytes at `at`. What they held is lost: afterwards their
-    /// contents are unspecified, as those of a fresh run.
+    /// The power to make pages of a live run of this supplier inaccessible, if it has that.
     ///
-    /// It is a matter of cost only: a call may do nothing, but for the contents. A `len` of 0 does
-    /// nothing.
+    /// Said as [`decommits`](Self::decommits) is.
+    fn protects(&self) -> Option<&dyn Protect> {
+        None
+    }
+
+    /// The memory that runs of this supplier lie in, if it can tell.
     ///
-    /// # Safety
-    ///
-    /// `at` and `len` are multiples of [`page_size`](PageSupplier::page_size), the range lies inside one
-    /// live run of this supplier, and nobody reads or writes it during the call.
-    unsafe fn decommit(&self, at: NonNull<u8>, len: usize);
+    /// Said as [`decommits`](Self::decommits) is.
+    fn regions(&self) -> Option<&dyn Regions> {
+        None
+    }
 }
 
 // SAFETY: forwards to an implementation that keeps the contract.
@@ -191,12 +179,12 @@ unsafe impl<P: PageSupplier + ?Sized> PageSupplier for &P {
     fn decommits(&self) -> Option<&dyn Decommit> {
         (**self).decommits()
     }
-}
 
-// SAFETY: forwards to an implementation that keeps the contract.
-unsafe impl<P: Decommit + ?Sized> Decommit for &P {
-    unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
-        // SAFETY: the caller's duty is passed on unchanged.
-        unsafe { (**self).decommit(at, len) }
+    fn protects(&self) -> Option<&dyn Protect> {
+        (**self).protects()
+    }
+
+    fn regions(&self) -> Option<&dyn Regions> {
+        (**self).regions()
     }
 }

@@ -3,7 +3,7 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-use uma_core::{Decommit, PageError, PageRun, PageSupplier, Request};
+use uma_core::{Decommit, PageError, PageRun, PageSupplier, Protect, Region, Regions, Request};
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -140,6 +140,14 @@ unsafe impl<P: PageSupplier> PageSupplier for FailNth<P> {
     fn decommits(&self) -> Option<&dyn Decommit> {
         self.inner.decommits()
     }
+
+    fn protects(&self) -> Option<&dyn Protect> {
+        self.inner.protects()
+    }
+
+    fn regions(&self) -> Option<&dyn Regions> {
+        self.inner.regions()
+    }
 }
 
 // SAFETY: runs are those of the supplier below, which keeps the contract.
@@ -147,5 +155,29 @@ unsafe impl<P: Decommit> Decommit for FailNth<P> {
     unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { self.inner.decommit(at, len) }
+    }
+}
+
+// SAFETY: as above.
+unsafe impl<P: Protect> Protect for FailNth<P> {
+    unsafe fn protect(&self, at: NonNull<u8>, len: usize) -> Result<(), PageError> {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.inner.protect(at, len) }
+    }
+
+    unsafe fn unprotect(&self, at: NonNull<u8>, len: usize) -> Result<(), PageError> {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.inner.unprotect(at, len) }
+    }
+}
+
+// SAFETY: as above.
+unsafe impl<P: Regions> Regions for FailNth<P> {
+    fn generation(&self) -> u64 {
+        self.inner.generation()
+    }
+
+    fn visit_regions(&self, visit: &mut dyn FnMut(Region)) {
+        self.inner.visit_regions(visit);
     }
 }

@@ -4,7 +4,9 @@ use std::alloc::Layout;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
-use uma_core::{Decommit, Hooks, Item, Metadata, PageError, PageRun, PageSupplier, Request};
+use uma_core::{
+    Decommit, Hooks, Item, Metadata, PageError, PageRun, PageSupplier, Protect, Regions, Request,
+};
 use uma_testkit::hooks::{CountingHooks, Hook};
 use uma_testkit::{Budget, FailNth, Fake, HeapMeta, Outstanding};
 
@@ -315,4 +317,58 @@ unsafe impl PageSupplier for Plain {
         // SAFETY: passed on to the caller.
         unsafe { self.0.free_pages(run) }
     }
+}
+
+#[test]
+fn fake_guards_what_is_protected() {
+    let pages = Fake::new();
+    let run = take(&pages, 3 * 4096).unwrap();
+    let (base, flag) = (run.base(), run.flag());
+    // SAFETY: the run is ours and has three pages.
+    let second = unsafe {
+        base.write_bytes(7, 3 * 4096);
+        base.add(4096)
+    };
+    // SAFETY: whole pages of a run that is ours, or what the fake is to notice before it touches it.
+    unsafe {
+        pages.protect(second, 4096).unwrap();
+        assert_eq!((pages.protected(), second.read()), (1, Fake::PROTECTED));
+        let decommit = complaint(|| pages.decommit(base, 2 * 4096));
+        assert!(decommit.contains("1 pages are protected"), "{decommit}");
+        let odd = complaint(|| pages.protect(base.add(64), 4096).unwrap());
+        assert!(odd.contains("not whole pages"), "{odd}");
+        let beyond = complaint(|| pages.unprotect(second, 3 * 4096).unwrap());
+        assert!(beyond.contains("not whole pages"), "{beyond}");
+        second.add(100).write(0);
+        let written = complaint(|| pages.unprotect(second, 4096).unwrap());
+        assert!(written.contains("was written while it was protected"), "{written}");
+        assert_eq!((second.read(), second.add(100).read()), (7, 7));
+    }
+    // One that fails may have done half of its work, which is undone.
+    pages.protections().fail_at(1);
+    // SAFETY: as above.
+    unsafe {
+        assert_eq!(pages.protect(base, 2 * 4096), Err(PageError::System(12)));
+        assert_eq!(pages.protected(), 1);
+        pages.unprotect(base, 2 * 4096).unwrap();
+        pages.protect(base, 3 * 4096).unwrap();
+    }
+    let free = complaint(|| free(&pages, base, layout(3 * 4096), flag));
+    assert!(free.contains("with 3 pages protected"), "{free}");
+    assert_eq!((pages.protected(), pages.outstanding()), (0, Outstanding::default()));
+}
+
+#[test]
+fn fake_counts_generations_of_regions() {
+    let pages = Fake::new();
+    let count = || {
+        let mut count = 0;
+        pages.visit_regions(&mut |region| count += region.len);
+        (pages.generation(), count)
+    };
+    assert_eq!(count(), (0, 0));
+    let run = take(&pages, 8192).unwrap();
+    assert_eq!(count(), (1, 8192));
+    free(&pages, run.base(), run.layout(), run.flag());
+    assert_eq!(count(), (2, 0));
 }

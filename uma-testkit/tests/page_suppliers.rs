@@ -1,13 +1,14 @@
 //! The page supplier suite on every supplier there is.
 
 use std::alloc::Layout;
-use std::ptr::NonNull;
 
 use uma_backend_mmap::{Config, MmapPages};
 use uma_backend_static::{StaticMemory, StaticPages};
 use uma_core::{PageSupplier, Request};
-use uma_testkit::conformance::{page_supplier, page_supplier_exhaustion, page_supplier_threads};
-use uma_testkit::{Budget, FailNth, Fake, Outstanding, token};
+use uma_testkit::conformance::{
+    decommit, page_supplier, page_supplier_exhaustion, page_supplier_threads, protect, regions,
+};
+use uma_testkit::{Budget, FailNth, Fake, Outstanding};
 
 const MIB: usize = 1 << 20;
 
@@ -116,40 +117,30 @@ fn raw_region() {
     page_supplier_exhaustion(&pages);
 }
 
-/// Part of a live run goes back: what is around it stays, and it can be written to at once.
-fn decommits(pages: &impl PageSupplier) {
-    let page = pages.page_size();
-    let layout = Layout::from_size_align(8 * page, page).unwrap();
-    let run = pages.alloc_pages(layout, Request::NOWAIT).unwrap();
-    let supplier = pages.decommits().expect("it can");
-    // SAFETY: the run is ours, and the offsets lie in it; ranges are whole pages of it.
-    unsafe {
-        token::stamp(run.base(), 8 * page, 1);
-        for (from, len) in [(2, 3), (3, 1), (7, 1), (2, 0)] {
-            supplier.decommit(run.base().add(from * page), len * page);
-        }
-        for (from, to) in [(0, 2), (5, 7)] {
-            for at in from..to {
-                let mut copy = vec![0_u8; 8 * page];
-                let whole = NonNull::new(copy.as_mut_ptr()).unwrap();
-                token::stamp(whole, 8 * page, 1);
-                let bytes = std::slice::from_raw_parts(run.base().add(at * page).as_ptr(), page);
-                assert_eq!(bytes, &copy[at * page..(at + 1) * page], "page {at}");
-            }
-        }
-        token::stamp(run.base(), 8 * page, 2);
-        token::verify(run.base(), 8 * page, 2).unwrap();
-        pages.free_pages(run);
+#[test]
+fn parts_of_runs() {
+    decommit(&Fake::new());
+    decommit(&Budget::new(FailNth::new(Fake::with_page_size(64)), MIB));
+    if cfg!(target_os = "linux") {
+        static PAGES: MmapPages = MmapPages::new();
+        decommit(&PAGES);
+        assert_eq!((PAGES.stats().advises, PAGES.stats().refused), (3, 0));
     }
 }
 
 #[test]
-fn parts_of_runs() {
-    decommits(&Fake::new());
-    decommits(&Budget::new(FailNth::new(Fake::with_page_size(64)), MIB));
-    if cfg!(target_os = "linux") {
-        static PAGES: MmapPages = MmapPages::new();
-        decommits(&PAGES);
-        assert_eq!((PAGES.stats().advises, PAGES.stats().refused), (3, 0));
-    }
+fn guard_pages() {
+    let pages = Fake::new();
+    protect(&pages);
+    assert_eq!(pages.protected(), 0);
+    protect(&Budget::new(FailNth::new(Fake::with_page_size(64)), MIB));
+}
+
+#[test]
+fn regions_of_runs() {
+    regions(&Fake::new());
+    regions(&Budget::new(FailNth::new(Fake::with_page_size(64)), MIB));
+    static MEMORY: StaticMemory<{ MIB }> = StaticMemory::new();
+    static PAGES: StaticPages<spin::Mutex<()>> = StaticPages::new(&MEMORY);
+    regions(&PAGES);
 }

@@ -7,9 +7,11 @@
 mod extents;
 mod items;
 mod pages;
+mod powers;
 
 pub use items::{item_source, item_source_threads};
 pub use pages::{page_supplier, page_supplier_exhaustion, page_supplier_threads};
+pub use powers::{decommit, protect, regions};
 
 /// Threads in the suites that use them.
 const THREADS: u64 = 4;
