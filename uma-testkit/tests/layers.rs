@@ -33,8 +33,8 @@ const PLACES: &[Place] = &[
     published("uma-backend-mmap", &["uma-core", "uma-vmem"]),
     published("uma-backend-static", &["uma-core", "uma-vmem"]),
     published("uma", ENGINE),
-    published("uma-kmem-compat", ENGINE_AND_UMA),
     published("uma-malloc", ENGINE_AND_UMA),
+    published("uma-kmem-compat", ENGINE_UMA_AND_MALLOC),
     unpublished("uma-testkit", &["uma-core", "uma-cache"]),
     unpublished("uma-bench", EVERYTHING),
 ];
@@ -50,6 +50,17 @@ const ENGINE_AND_UMA: &[&str] = &[
     "uma-backend-mmap",
     "uma-backend-static",
     "uma",
+];
+
+const ENGINE_UMA_AND_MALLOC: &[&str] = &[
+    "uma-core",
+    "uma-vmem",
+    "uma-keg",
+    "uma-cache",
+    "uma-backend-mmap",
+    "uma-backend-static",
+    "uma",
+    "uma-malloc",
 ];
 
 const EVERYTHING: &[&str] = &[

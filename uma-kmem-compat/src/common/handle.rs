@@ -1,0 +1,259 @@
+//! What C holds by a pointer: checked, and never unmapped.
+//!
+//! ```text
+//!   first --> [live | cache A] --> [dead | -] --> [live | cache B]
+//! ```
+//!
+//! All handles of one kind that were ever made are in a list, which only grows. A handle that is removed stays
+//! where it is, marked dead, and is used again when a certain number of others are dead, too. So looking at a
+//! handle through a stale pointer is never an access to memory that is not there, and finds it dead, or,
+//! after long, alive again as another. A pointer that never was a handle is found out if it leads to memory
+//! that can be read.
+//!
+//! No lock: marks change by compare-and-exchange, so a child of fork(2) finds nothing half done but at most
+//! one handle that is never used again.
+
+use core::fmt;
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, UnsafeCell};
+
+/// A handle is used again only while at least so many are dead.
+const KEPT_DEAD: usize = 32;
+
+/// One thing that C holds by a pointer.
+#[repr(C, align(64))]
+pub(crate) struct Handle<T> {
+    mark: AtomicUsize,
+    next: AtomicPtr<Handle<T>>,
+    /// Initialised while the mark says live.
+    value: UnsafeCell<MaybeUninit<T>>,
+}
+
+/// All handles of one kind.
+pub(crate) struct Handles<T> {
+    first: AtomicPtr<Handle<T>>,
+    dead: AtomicUsize,
+    /// The mark of those that are live; one bit turned, of those that are dead; another, of those that are
+    /// being made.
+    live: usize,
+}
+
+// SAFETY: values are reached only through `get`, `insert` and `remove`, which may be used from any thread if
+// the values may.
+unsafe impl<T: Send + Sync> Sync for Handles<T> {}
+
+/// Why a pointer is no good as a handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BadHandle {
+    Null,
+    Misaligned,
+    Destroyed,
+    Foreign,
+}
+
+impl fmt::Display for BadHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Null => "the pointer is null",
+            Self::Misaligned => "the pointer is misaligned, so it is none that was handed out here",
+            Self::Destroyed => "it was destroyed before",
+            Self::Foreign => "the pointer is none that was handed out here",
+        })
+    }
+}
+
+impl<T> Handles<T> {
+    /// None yet. `kind` tells kinds apart; every one has its own.
+    pub(crate) const fn new(kind: u16) -> Self {
+        let live = 0x756d_6148_0000_0000_u64 as usize ^ ((kind as usize) << 2);
+        Self { first: AtomicPtr::new(ptr::null_mut()), dead: AtomicUsize::new(0), live }
+    }
+
+    const fn dead(&self) -> usize {
+        self.live ^ 1
+    }
+
+    const fn underway(&self) -> usize {
+        self.live ^ 2
+    }
+
+    /// A handle for `value`.
+    pub(crate) fn insert(&self, value: T) -> *mut Handle<T> {
+        let handle = self.revive().unwrap_or_else(|| self.add());
+        // SAFETY: handles are never freed, and this one is marked as being made, by us: nobody reads its
+        // value.
+        unsafe {
+            (*(*handle).value.get()).write(value);
+            (*handle).mark.store(self.live, Ordering::Release);
+        }
+        handle
+    }
+
+    /// Takes a dead handle, if there are many.
+    fn revive(&self) -> Option<*mut Handle<T>> {
+        if self.dead.load(Ordering::Relaxed) <= KEPT_DEAD {
+            return None;
+        }
+        let mut at = self.first.load(Ordering::Acquire);
+        // SAFETY: handles in the list are never freed.
+        while let Some(handle) = unsafe { at.as_ref() } {
+            let mark = &handle.mark;
+            let (dead, underway) = (self.dead(), self.underway());
+            if mark.compare_exchange(dead, underway, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                self.dead.fetch_sub(1, Ordering::Relaxed);
+                return Some(at);
+            }
+            at = handle.next.load(Ordering::Acquire);
+        }
+        None
+    }
+
+    /// Adds a handle to the list, marked as being made.
+    fn add(&self) -> *mut Handle<T> {
+        let new = Box::into_raw(Box::new(Handle {
+            mark: AtomicUsize::new(self.underway()),
+            next: AtomicPtr::new(ptr::null_mut()),
+            value: UnsafeCell::new(MaybeUninit::uninit()),
+        }));
+        let mut first = self.first.load(Ordering::Acquire);
+        loop {
+            // SAFETY: it was made just now and is not freed.
+            unsafe { (*new).next.store(first, Ordering::Release) };
+            // Release: who finds the handle finds it whole.
+            match self.first.compare_exchange(first, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return new,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    /// Whether a pointer is a live handle, as far as can be told at the cost of two comparisons.
+    ///
+    /// # Safety
+    ///
+    /// The pointer is null, or memory of the size of a handle can be read there.
+    #[inline(always)]
+    pub(crate) unsafe fn is_live(&self, handle: *const Handle<T>) -> bool {
+        // SAFETY: passed on; the mark is read without the assumption that it is a handle.
+        !handle.is_null()
+            && unsafe { (&raw const (*handle).mark).cast::<usize>().read() } == self.live
+    }
+
+    /// The value of a handle.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the pointer.
+    ///
+    /// # Safety
+    ///
+    /// The pointer is null or misaligned, or memory of the size of a handle can be read there. The handle is
+    /// not removed while the result is in use.
+    #[inline(always)]
+    pub(crate) unsafe fn get<'a>(&self, handle: *const Handle<T>) -> Result<&'a T, BadHandle> {
+        // SAFETY: the caller's duty is passed on; a live handle has a value, which stays (see above).
+        unsafe {
+            if self.is_live(handle) {
+                Ok((*(*handle).value.get()).assume_init_ref())
+            } else {
+                Err(self.fault(handle))
+            }
+        }
+    }
+
+    /// What is wrong with a pointer that is no live handle.
+    ///
+    /// # Safety
+    ///
+    /// As [`get`](Self::get).
+    #[cold]
+    #[inline(never)]
+    unsafe fn fault(&self, handle: *const Handle<T>) -> BadHandle {
+        if handle.is_null() {
+            BadHandle::Null
+        } else if !handle.is_aligned() {
+            BadHandle::Misaligned
+        } else if self.dead() == {
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { (&raw const (*handle).mark).cast::<usize>().read() }
+        } {
+            BadHandle::Destroyed
+        } else {
+            BadHandle::Foreign
+        }
+    }
+
+    /// Takes the value back; the handle is dead from now on. Of two callers one gets it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the pointer.
+    ///
+    /// # Safety
+    ///
+    /// As [`get`](Self::get), and nobody uses the value of the handle any more.
+    pub(crate) unsafe fn remove(&self, handle: *mut Handle<T>) -> Result<T, BadHandle> {
+        if handle.is_null() || !handle.is_aligned() {
+            // SAFETY: the caller's duty is passed on unchanged.
+            return Err(unsafe { self.fault(handle) });
+        }
+        // SAFETY: the caller says that a handle can be read there, and a live one is one of ours.
+        unsafe {
+            // Looked at first, because what is no handle may be memory that cannot be written.
+            if !self.is_live(handle) {
+                return Err(self.fault(handle));
+            }
+            let (live, underway) = (self.live, self.underway());
+            let mark = &(*handle).mark;
+            if mark.compare_exchange(live, underway, Ordering::Acquire, Ordering::Relaxed).is_err()
+            {
+                return Err(self.fault(handle));
+            }
+            let value = (*(*handle).value.get()).assume_init_read();
+            self.dead.fetch_add(1, Ordering::Relaxed);
+            mark.store(self.dead(), Ordering::Release);
+            Ok(value)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BadHandle, Handle, Handles, KEPT_DEAD};
+
+    #[test]
+    fn what_is_no_handle_is_found_out() {
+        let numbers: Handles<u32> = Handles::new(1);
+        let others: Handles<u32> = Handles::new(2);
+        let one = numbers.insert(1);
+        let other = others.insert(2);
+        // SAFETY: all are handles, of one kind or the other, or null or misaligned.
+        unsafe {
+            assert_eq!(numbers.get(one), Ok(&1));
+            assert_eq!(numbers.get(other), Err(BadHandle::Foreign));
+            assert_eq!(numbers.get(core::ptr::null()), Err(BadHandle::Null));
+            let misaligned = one.cast::<u8>().add(1).cast::<Handle<u32>>();
+            assert_eq!(numbers.remove(misaligned), Err(BadHandle::Misaligned));
+            assert_eq!(numbers.remove(other), Err(BadHandle::Foreign));
+            assert_eq!(numbers.remove(one), Ok(1));
+            assert_eq!(numbers.get(one), Err(BadHandle::Destroyed));
+            assert_eq!(numbers.remove(one), Err(BadHandle::Destroyed));
+            assert_eq!(others.remove(other), Ok(2));
+        }
+    }
+
+    #[test]
+    fn dead_handles_are_used_again_late() {
+        let numbers: Handles<usize> = Handles::new(3);
+        let mut seen = std::collections::HashSet::new();
+        for value in 0..10 * KEPT_DEAD {
+            let handle = numbers.insert(value);
+            seen.insert(handle.addr());
+            // SAFETY: it is a handle.
+            assert_eq!(unsafe { numbers.remove(handle) }, Ok(value));
+        }
+        assert_eq!(seen.len(), KEPT_DEAD + 1);
+    }
+}

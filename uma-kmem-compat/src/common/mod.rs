@@ -1,0 +1,28 @@
+//! What all faces share: the boundary to C, handles, names, reports and policies.
+//!
+//! A face uses it like this. Its `SYSTEM` says who speaks and what misuse leads to. A C function is
+//! `#[unsafe(no_mangle)] extern "C"`, named with the system's prefix, and its body runs in [`boundary`]. What C
+//! holds by a pointer lies in a [`Handles`], and comes back through `get`, which checks it. C's names become
+//! Rust's by [`text`]. What the user did wrong goes to [`System::misuse`], which returns only if the policy
+//! says that life goes on.
+#![allow(dead_code, unused_imports, reason = "not every set of faces needs all of it")]
+
+#[cfg(feature = "capi")]
+mod boundary;
+#[cfg(feature = "capi")]
+mod capi;
+#[cfg(feature = "capi")]
+mod handle;
+#[cfg(feature = "capi")]
+mod name;
+pub mod policy;
+mod report;
+
+#[cfg(feature = "capi")]
+pub(crate) use self::{
+    boundary::boundary,
+    handle::{BadHandle, Handle, Handles},
+    name::text,
+};
+pub(crate) use policy::Switch;
+pub(crate) use report::System;

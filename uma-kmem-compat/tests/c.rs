@@ -1,0 +1,208 @@
+//! The C side, from C: every program in `tests/c/<system>/` is compiled with gcc and all its warnings as
+//! errors, and run; every header in `include/` is compiled alone, as C11 and as C++17.
+//!
+//! With `UMA_TEST_VALGRIND=1` (as `ci/valgrind.sh` sets it) the programs run under valgrind too. What does not
+//! run is said on the standard output. `UMA_TEST_C=<part of a name>` picks programs.
+#![cfg(all(
+    feature = "capi",
+    feature = "solaris",
+    feature = "umem",
+    feature = "linux",
+    feature = "netbsd",
+    feature = "freebsd"
+))]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const HERE: &str = env!("CARGO_MANIFEST_DIR");
+const SYSTEMS: &[&str] = &["common", "solaris", "umem", "linux", "netbsd", "freebsd"];
+const WARNINGS: &[&str] = &["-Wall", "-Wextra", "-Werror", "-pedantic"];
+
+/// Says something that stays visible when the test passes: the harness captures `println!` only.
+fn say(what: &str) {
+    let _ = writeln!(std::io::stdout(), "c.rs: {what}");
+}
+
+/// Where cargo has put this test, and the library beside it.
+fn libraries() -> PathBuf {
+    let me = std::env::current_exe().expect("this program has a path");
+    me.parent().expect("it is in a directory").to_owned()
+}
+
+fn work() -> PathBuf {
+    let work = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c");
+    std::fs::create_dir_all(&work).expect("a directory to work in");
+    work
+}
+
+fn has(tool: &str) -> bool {
+    Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.expect("a readable directory").path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|has| has == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What a command said, if it failed.
+fn failure(what: &str, output: std::io::Result<Output>) -> Result<(), String> {
+    let output = output.map_err(|error| format!("{what}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+    Err(format!("{what}: {}\n{}{}", output.status, said(&output.stdout), said(&output.stderr)))
+}
+
+/// Does `job` for each, on a few threads, and returns what failed.
+fn each<T: Sync>(things: &[T], job: impl Fn(&T) -> Result<(), String> + Sync) -> Vec<String> {
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(2, |cpus| cpus.get().min(4));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(thing) = things.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(failure) = job(thing) {
+                        failures.lock().unwrap().push(failure);
+                    }
+                }
+            });
+        }
+    });
+    failures.into_inner().unwrap()
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Linked {
+    Shared,
+    Static,
+}
+
+/// Compiles and links one program.
+fn compile(source: &Path, linked: Linked) -> Result<PathBuf, String> {
+    let relative = source.strip_prefix(HERE).unwrap_or(source);
+    let name = relative.with_extension("").to_string_lossy().replace(['/', '\\'], "-");
+    let kind = if linked == Linked::Static { "static" } else { "shared" };
+    let program = work().join(format!("{name}-{kind}"));
+    let mut gcc = Command::new("gcc");
+    gcc.arg("-std=c11").args(WARNINGS).args(["-g", "-O1", "-pthread", "-I"]);
+    gcc.arg(Path::new(HERE).join("include")).arg(source).arg("-o").arg(&program);
+    let libraries = libraries();
+    match linked {
+        Linked::Shared => {
+            gcc.arg("-L").arg(&libraries).arg("-luma_kmem_compat");
+            gcc.arg(format!("-Wl,-rpath,{}", libraries.display()));
+        }
+        Linked::Static => {
+            gcc.arg(libraries.join("libuma_kmem_compat.a")).args(["-ldl", "-lm", "-lrt"]);
+        }
+    }
+    failure(&format!("gcc {}", relative.display()), gcc.output())?;
+    Ok(program)
+}
+
+fn run(program: &Path, percpu: &str, valgrind: bool) -> Result<(), String> {
+    let mut command = if valgrind {
+        let mut command = Command::new("valgrind");
+        // Children end by abort(3) on purpose. What statics of the library point to is theirs for good.
+        command.args(["--quiet", "--error-exitcode=99", "--child-silent-after-fork=yes"]);
+        command.args(["--leak-check=full", "--errors-for-leak-kinds=definite"]);
+        command.arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command
+        .env("UMA_PERCPU", percpu)
+        .env_remove("UMA_COMPAT")
+        .env("UMA_TEST_SHORT", if valgrind { "1" } else { "" });
+    let by = if valgrind { "valgrind, " } else { "" };
+    failure(&format!("{} ({by}UMA_PERCPU={percpu})", program.display()), command.output())
+}
+
+#[test]
+fn programs() {
+    if !has("gcc") {
+        say("NOT RUN: the C tests, because there is no gcc");
+        return;
+    }
+    let wish = std::env::var("UMA_TEST_C").unwrap_or_default();
+    let valgrind = std::env::var("UMA_TEST_VALGRIND").is_ok_and(|wish| wish == "1");
+    assert!(!valgrind || has("valgrind"), "UMA_TEST_VALGRIND=1, but there is no valgrind");
+    let mut sources = Vec::new();
+    for system in SYSTEMS {
+        let found = files(&Path::new(HERE).join("tests/c").join(system), "c");
+        if found.is_empty() {
+            say(&format!("NOT RUN: tests of {system}, because there are none"));
+        }
+        sources.extend(found);
+    }
+    sources.retain(|source| source.to_string_lossy().contains(&wish));
+    assert!(!sources.is_empty(), "no program's name contains {wish:?}");
+    let failures = each(&sources, |source| {
+        let program = compile(source, Linked::Shared)?;
+        run(&program, "", false)?;
+        run(&program, "locks", false)?;
+        if valgrind {
+            run(&program, "locks", true)?;
+        }
+        Ok(())
+    });
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    let count = sources.len();
+    say(&format!("{count} programs, each with sequences and with locks"));
+    if !valgrind {
+        say("NOT RUN: the programs under valgrind (ci/valgrind.sh does)");
+    }
+}
+
+/// The archive is whole, too.
+#[test]
+fn linked_statically() {
+    if !has("gcc") {
+        say("NOT RUN: a program linked statically, because there is no gcc");
+        return;
+    }
+    let source = Path::new(HERE).join("tests/c/common/policy.c");
+    let program = compile(&source, Linked::Static);
+    program.and_then(|program| run(&program, "", false)).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn headers_alone() {
+    let headers = files(&Path::new(HERE).join("include"), "h");
+    assert!(!headers.is_empty());
+    for (compiler, standard) in [("gcc", "-std=c11"), ("g++", "-std=c++17")] {
+        if !has(compiler) {
+            say(&format!("NOT RUN: headers as {standard}, because there is no {compiler}"));
+            continue;
+        }
+        let failures = each(&headers, |header| {
+            // Included, twice, and not compiled by itself: a header is no main file.
+            let name = header.strip_prefix(Path::new(HERE).join("include")).unwrap_or(header);
+            let text = format!("#include <{0}>\n#include <{0}>\nint uma_;\n", name.display());
+            let language = if compiler == "gcc" { "c" } else { "c++" };
+            let file = name.to_string_lossy().replace(['/', '\\'], "-");
+            let file = work().join(file).with_extension(if compiler == "gcc" { "c" } else { "cc" });
+            std::fs::write(&file, text).map_err(|error| error.to_string())?;
+            let mut command = Command::new(compiler);
+            command.args([standard, "-x", language]).args(WARNINGS).args(["-Wshadow", "-I"]);
+            command.arg(Path::new(HERE).join("include")).arg("-fsyntax-only").arg(&file);
+            failure(&format!("{compiler} {}", name.display()), command.output())
+        });
+        assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    }
+}
