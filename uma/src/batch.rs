@@ -6,9 +6,9 @@ use core::ptr::NonNull;
 
 use uma_core::{AllocError, Hooks, Item, ItemSource, Metadata, NoHooks, Request};
 
-use crate::{Platform, RawZone, Zone, ZoneBox, ZoneError};
+use crate::{Origin, OwnSlabs, Platform, RawZone, Zone, ZoneBox, ZoneError};
 
-impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
+impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZone<P, H, O> {
     /// Allocates up to `into.len()` items, at least one, and returns how many: the first so many
     /// elements are initialised. It costs much less than one by one, and never waits.
     ///
@@ -64,7 +64,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
         &self,
         count: usize,
         request: Request,
-    ) -> Result<Prefilled<'_, P, H>, ZoneError> {
+    ) -> Result<Prefilled<'_, P, H, O>, ZoneError> {
         let no_memory = || self.error(AllocError::Metadata);
         let mut list = Prefilled { zone: self, items: NonNull::dangling(), left: 0, capacity: 0 };
         if count == 0 {
@@ -82,13 +82,18 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
 }
 
 /// Part of a batch, given back unless the whole comes about.
-struct Part<'z, 'i, P: Platform, H: Hooks + Clone + Send + Sync + 'static> {
-    zone: &'z RawZone<P, H>,
+struct Part<'z, 'i, P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> {
+    zone: &'z RawZone<P, H, O>,
     items: &'i mut [MaybeUninit<Item>],
     count: usize,
 }
 
-impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> Drop for Part<'_, '_, P, H> {
+impl<P, H, O> Drop for Part<'_, '_, P, H, O>
+where
+    P: Platform,
+    H: Hooks + Clone + Send + Sync + 'static,
+    O: Origin<P>,
+{
     fn drop(&mut self) {
         // SAFETY: the first `count` were initialised by `alloc_some`, and have gone to nobody.
         unsafe { self.zone.free_many(self.items[..self.count].assume_init_ref()) };
@@ -101,17 +106,21 @@ pub struct Prefilled<
     'z,
     P: Platform = crate::DefaultPlatform,
     H: Hooks + Clone + Send + Sync + 'static = NoHooks,
+    O: Origin<P> = OwnSlabs,
 > {
-    zone: &'z RawZone<P, H>,
+    zone: &'z RawZone<P, H, O>,
     items: NonNull<Item>,
     left: usize,
     capacity: usize,
 }
 
 // SAFETY: it owns its list and the items in it, and zones may be used from any thread.
-unsafe impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> Send for Prefilled<'_, P, H> {}
+unsafe impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> Send
+    for Prefilled<'_, P, H, O>
+{
+}
 
-impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> Prefilled<'_, P, H> {
+impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> Prefilled<'_, P, H, O> {
     /// How many items are left.
     pub const fn left(&self) -> usize {
         self.left
@@ -126,7 +135,12 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> Prefilled<'_, P, H> 
     }
 }
 
-impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> Drop for Prefilled<'_, P, H> {
+impl<P, H, O> Drop for Prefilled<'_, P, H, O>
+where
+    P: Platform,
+    H: Hooks + Clone + Send + Sync + 'static,
+    O: Origin<P>,
+{
     fn drop(&mut self) {
         struct List<'z, P: Platform>(&'z P, NonNull<Item>, usize);
 

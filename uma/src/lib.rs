@@ -100,7 +100,7 @@ pub use lock::HostLock;
 pub use maintain::{Maintenance, maintain};
 pub use object::{Cached, FnObject, ObjectCache, ObjectCacheBuilder, ObjectHooks};
 pub use platform::Platform;
-pub use raw::{RawZone, RawZoneBuilder, Slabs, Stack, Supply};
+pub use raw::{Origin, OwnSlabs, RawZone, RawZoneBuilder, Slabs, Stack, Supply, Wishes};
 pub use registry::{Registry, ZoneRef};
 pub use stat::{Table, ZoneInfo};
 pub use uma_core::Reclaim;

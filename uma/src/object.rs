@@ -11,7 +11,7 @@ use uma_core::{ConfigError, Deadline, Hooks, Item, Name, Reclaim, Refused, Reque
 
 use uma_cache::bucket::capacity_for;
 
-use crate::raw::{Config, RawZone, RawZoneBuilder};
+use crate::raw::{Config, OwnSlabs, RawZone, RawZoneBuilder};
 use crate::zone::item_of;
 use crate::{DefaultPlatform, Platform, ZoneError};
 
@@ -210,7 +210,7 @@ impl<T: Send + 'static> ObjectCache<T> {
     pub const fn builder_in<P: Platform>(name: &str, platform: P) -> ObjectCacheBuilder<T, (), P> {
         let config = Config::new(name, item_of::<T>());
         ObjectCacheBuilder {
-            raw: RawZoneBuilder { config, platform, hooks: () },
+            raw: RawZoneBuilder { config, platform, hooks: (), origin: OwnSlabs },
             values: PhantomData,
         }
     }
@@ -237,7 +237,8 @@ impl<T, P: Platform> ObjectCacheBuilder<T, (), P> {
 
     fn made_by<O>(self, hooks: O) -> ObjectCacheBuilder<T, O, P> {
         let RawZoneBuilder { config, platform, .. } = self.raw;
-        ObjectCacheBuilder { raw: RawZoneBuilder { config, platform, hooks }, values: PhantomData }
+        let raw = RawZoneBuilder { config, platform, hooks, origin: OwnSlabs };
+        ObjectCacheBuilder { raw, values: PhantomData }
     }
 }
 
@@ -288,11 +289,11 @@ impl<T, O, P: Platform> ObjectCacheBuilder<T, O, P> {
         T: Send + 'static,
         O: ObjectHooks<T> + Clone + Send + Sync + 'static,
     {
-        let RawZoneBuilder { mut config, platform, hooks } = self.raw;
+        let RawZoneBuilder { mut config, platform, hooks, origin } = self.raw;
         let hooks = TypedHooks { object: hooks, values: PhantomData };
         // A cache that keeps nothing would be none.
         config.bucket = config.bucket.or(Some(capacity_for(config.size).max(1)));
-        Ok(ObjectCache { raw: RawZoneBuilder { config, platform, hooks }.build()? })
+        Ok(ObjectCache { raw: RawZoneBuilder { config, platform, hooks, origin }.build()? })
     }
 }
 

@@ -8,7 +8,9 @@
 //! A node lies in its zone's pinned part and is in the list from the zone's first use until it is
 //! destroyed. Looking at a zone (its figures, a reclaim) may take long and runs the user's hooks, so
 //! it happens without the lock: the visitor counts itself into the node, which keeps the node in the
-//! list; whoever destroys the zone waits until the last visitor has left.
+//! list. Whoever destroys the zone first *closes* the node, so that no visitor enters it any more, and
+//! waits until the last has left; nothing can then race with what is done to the zone. A closed node
+//! stays in the list as long as other zones use the zone's slabs: forks still have to lock them.
 //!
 //! Lock order: the registry's lock is a leaf, but for `prefork`, which takes all locks under it.
 
@@ -47,6 +49,7 @@ struct Links {
     next: *const Node,
     previous: *const Node,
     visitors: usize,
+    closed: bool,
 }
 
 impl Node {
@@ -55,7 +58,7 @@ impl Node {
     /// While the node is in a registry, the functions of `vtable` may be called with `zone` from any
     /// thread.
     pub(crate) const unsafe fn new(zone: *const (), vtable: Vtable) -> Self {
-        let links = Links { next: ptr::null(), previous: ptr::null(), visitors: 0 };
+        let links = Links { next: ptr::null(), previous: ptr::null(), visitors: 0, closed: false };
         Self { zone, vtable, links: UnsafeCell::new(links) }
     }
 }
@@ -70,6 +73,17 @@ struct List {
 unsafe impl Send for List {}
 
 impl List {
+    /// Shows every node to `each`, under the registry's lock, the last one first.
+    fn for_each_back(&self, mut each: impl FnMut(&Node)) {
+        let mut at = self.last;
+        // SAFETY: the nodes in the list are alive, and their links are ours under the lock.
+        while let Some(node) = unsafe { at.as_ref() } {
+            each(node);
+            // SAFETY: as above.
+            at = unsafe { (*node.links.get()).previous };
+        }
+    }
+
     /// Shows every node to `each`, under the registry's lock.
     fn for_each(&self, mut each: impl FnMut(&Node)) {
         let mut at = self.first;
@@ -141,39 +155,55 @@ impl<L: RawMutex> Registry<L> {
         list.last = node;
     }
 
-    /// Takes a zone off the list, once nobody looks at it any more; `relax` passes the time.
+    /// Shows the zone to nobody any more, and waits until nobody looks at it; `relax` passes the time.
     ///
     /// # Safety
     ///
     /// The node is in this registry.
-    pub(crate) unsafe fn remove(&self, node: &Node, relax: impl Fn()) {
+    pub(crate) unsafe fn close(&self, node: &Node, relax: impl Fn()) {
         loop {
-            let mut list = self.list.lock();
-            // SAFETY: links are only touched under the lock; neighbours are alive, as all in the list.
-            unsafe {
-                let links = &*node.links.get();
-                if links.visitors == 0 {
-                    match links.previous.as_ref() {
-                        Some(previous) => (*previous.links.get()).next = links.next,
-                        None => list.first = links.next,
-                    }
-                    match links.next.as_ref() {
-                        Some(next) => (*next.links.get()).previous = links.previous,
-                        None => list.last = links.previous,
-                    }
-                    return;
-                }
+            let list = self.list.lock();
+            // SAFETY: links are only touched under the lock.
+            let links = unsafe { &mut *node.links.get() };
+            links.closed = true;
+            if links.visitors == 0 {
+                return;
             }
             drop(list);
             relax();
         }
     }
 
+    /// Takes a closed zone off the list.
+    ///
+    /// # Safety
+    ///
+    /// The node is in this registry, and was closed.
+    pub(crate) unsafe fn remove(&self, node: &Node) {
+        let mut list = self.list.lock();
+        // SAFETY: links are only touched under the lock; neighbours are alive, as all in the list.
+        unsafe {
+            let links = &*node.links.get();
+            debug_assert!(links.closed && links.visitors == 0);
+            match links.previous.as_ref() {
+                Some(previous) => (*previous.links.get()).next = links.next,
+                None => list.first = links.next,
+            }
+            match links.next.as_ref() {
+                Some(next) => (*next.links.get()).previous = links.previous,
+                None => list.last = links.previous,
+            }
+        }
+    }
+
     /// Takes the locks of the registry and of every zone in it, and keeps them. See
     /// [`ItemSource::prefork`](uma_core::ItemSource::prefork).
+    ///
+    /// The zones made last come first: they may stand on those made before them, whose locks must be
+    /// free while their caches come to rest.
     pub fn prefork(&self) {
         let list = self.list.lock();
-        list.for_each(|node| {
+        list.for_each_back(|node| {
             // SAFETY: the zone is in the registry, whose lock keeps it there.
             unsafe { (node.vtable.prefork)(node.zone) }
         });
@@ -224,7 +254,7 @@ impl<'a, L: RawMutex> Visit<'a, L> {
         // SAFETY: links are only touched under the lock. The node we are counted into is still in
         // the list, so it and its successor are alive; and the successor stays so once counted into.
         unsafe {
-            let next = match self.node.as_ref() {
+            let mut next = match self.node.as_ref() {
                 Some(node) => {
                     let links = &mut *node.links.get();
                     links.visitors -= 1;
@@ -232,6 +262,9 @@ impl<'a, L: RawMutex> Visit<'a, L> {
                 }
                 None => list.first,
             };
+            while let Some(closed) = next.as_ref().filter(|node| (*node.links.get()).closed) {
+                next = (*closed.links.get()).next;
+            }
             self.node = next;
             let node = next.as_ref()?;
             (*node.links.get()).visitors += 1;

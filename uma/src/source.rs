@@ -5,11 +5,16 @@ use core::mem::MaybeUninit;
 
 use uma_core::{AllocError, Hooks, Item, ItemSource, Process, Reclaim, Request, Stats};
 
-use crate::{Platform, RawZone};
+use crate::{Origin, Platform, RawZone};
 
 // SAFETY: forwards to the stack, which keeps the contract. A zone that was never used has handed out
 // nothing, so nothing can come back to it.
-unsafe impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> ItemSource for RawZone<P, H> {
+unsafe impl<P, H, O> ItemSource for RawZone<P, H, O>
+where
+    P: Platform,
+    H: Hooks + Clone + Send + Sync + 'static,
+    O: Origin<P>,
+{
     fn layout(&self) -> Layout {
         // A zone whose layout is wrong hands out nothing, so it does not matter what this says then.
         self.item().unwrap_or(Layout::new::<u8>())

@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 
 use uma_core::{ConfigError, Deadline, Item, Name, NoHooks, Reclaim, Request, Stats};
 
-use crate::raw::{Config, RawZone, RawZoneBuilder};
+use crate::raw::{Config, OwnSlabs, RawZone, RawZoneBuilder};
 use crate::{DefaultPlatform, Platform, Rejected, ZoneError};
 
 /// The layout of an item that holds a `T`. Values without a size take a byte, so that each has an
@@ -77,7 +77,7 @@ impl<T, P: Platform> Zone<T, P> {
     /// A zone on a given platform, made at its first use. For statics.
     pub const fn new_in(name: &str, platform: P) -> Self {
         let config = Config::new(name, item_of::<T>());
-        let builder = RawZoneBuilder { config, platform, hooks: NoHooks };
+        let builder = RawZoneBuilder { config, platform, hooks: NoHooks, origin: OwnSlabs };
         Self { raw: builder.lazy(), values: PhantomData }
     }
 
@@ -85,7 +85,7 @@ impl<T, P: Platform> Zone<T, P> {
     pub const fn builder_in(name: &str, platform: P) -> ZoneBuilder<T, P> {
         let config = Config::new(name, item_of::<T>());
         ZoneBuilder {
-            raw: RawZoneBuilder { config, platform, hooks: NoHooks },
+            raw: RawZoneBuilder { config, platform, hooks: NoHooks, origin: OwnSlabs },
             values: PhantomData,
         }
     }

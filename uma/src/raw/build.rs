@@ -6,13 +6,14 @@ use core::ptr;
 
 use uma_cache::{BucketCache, CacheConfig, Front};
 use uma_core::{
-    ConfigError, ConfigFault, Constructed, Hooks, Limited, Metadata, Name, NoHooks, Zone,
+    ConfigError, ConfigFault, Constructed, Hooks, ItemSource, Limited, Metadata, Name, NoHooks,
+    Zone,
 };
-use uma_keg::{Keg, SlabConfig, SlabLayout};
+use uma_keg::SlabConfig;
 
-use super::{Core, RawZone};
+use super::{Core, Origin, OwnSlabs, RawZone, Wishes};
 use crate::registry::Node;
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 use crate::{DefaultPlatform, Platform, event};
 
 /// What a zone is made from.
@@ -58,10 +59,11 @@ impl Config {
 /// Describes a [`RawZone`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder makes nothing until `build`"]
-pub struct RawZoneBuilder<P: Platform = DefaultPlatform, H = NoHooks> {
+pub struct RawZoneBuilder<P: Platform = DefaultPlatform, H = NoHooks, O = OwnSlabs> {
     pub(crate) config: Config,
     pub(crate) platform: P,
     pub(crate) hooks: H,
+    pub(crate) origin: O,
 }
 
 impl<P: Platform, H> RawZoneBuilder<P, H> {
@@ -70,19 +72,6 @@ impl<P: Platform, H> RawZoneBuilder<P, H> {
     pub const fn size_align(mut self, size: usize, align: usize) -> Self {
         self.config.size = size;
         self.config.align = align;
-        self
-    }
-
-    /// At most so many items may be in use at once (`uma_zone_set_max`).
-    pub const fn max_items(mut self, items: u64) -> Self {
-        self.config.max_items = Some(items);
-        self
-    }
-
-    /// So many items to a bucket, always; 0 caches nothing (`UMA_ZONE_NOBUCKET`). Otherwise buckets begin
-    /// at a size that suits the items, and grow with need.
-    pub const fn bucket(mut self, items: u16) -> Self {
-        self.config.bucket = Some(items);
         self
     }
 
@@ -97,6 +86,21 @@ impl<P: Platform, H> RawZoneBuilder<P, H> {
         self.config.slab = Some(slab);
         self
     }
+}
+
+impl<P: Platform, H, O> RawZoneBuilder<P, H, O> {
+    /// At most so many items may be in use at once (`uma_zone_set_max`).
+    pub const fn max_items(mut self, items: u64) -> Self {
+        self.config.max_items = Some(items);
+        self
+    }
+
+    /// So many items to a bucket, always; 0 caches nothing (`UMA_ZONE_NOBUCKET`). Otherwise buckets begin
+    /// at a size that suits the items, and grow with need.
+    pub const fn bucket(mut self, items: u16) -> Self {
+        self.config.bucket = Some(items);
+        self
+    }
 
     /// The zone's hooks.
     ///
@@ -107,18 +111,19 @@ impl<P: Platform, H> RawZoneBuilder<P, H> {
     pub unsafe fn hooks<N: Hooks + Clone + Send + Sync + 'static>(
         self,
         hooks: N,
-    ) -> RawZoneBuilder<P, N> {
-        RawZoneBuilder { config: self.config, platform: self.platform, hooks }
+    ) -> RawZoneBuilder<P, N, O> {
+        let Self { config, platform, origin, .. } = self;
+        RawZoneBuilder { config, platform, hooks, origin }
     }
 }
 
-impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZoneBuilder<P, H> {
+impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZoneBuilder<P, H, O> {
     /// Makes the zone and lists it.
     ///
     /// # Errors
     ///
     /// What is wrong with the description, or that there was no memory.
-    pub fn build(self) -> Result<RawZone<P, H>, ConfigError> {
+    pub fn build(self) -> Result<RawZone<P, H, O>, ConfigError> {
         let zone = self.lazy();
         match zone.make() {
             Ok(_) => Ok(zone),
@@ -127,7 +132,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZoneBuilder<P, H>
     }
 
     /// The zone, to be made at its first use.
-    pub(crate) const fn lazy(self) -> RawZone<P, H> {
+    pub(crate) const fn lazy(self) -> RawZone<P, H, O> {
         // Taken apart by hand: a const fn cannot drop `self`.
         let this = core::mem::ManuallyDrop::new(self);
         // SAFETY: `ManuallyDrop` is `repr(transparent)`, so the pointer is one to the builder; each
@@ -140,32 +145,29 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZoneBuilder<P, H>
                 config: (&raw const (*this).config).read(),
                 platform: (&raw const (*this).platform).read(),
                 hooks: (&raw const (*this).hooks).read(),
+                origin: (&raw const (*this).origin).read(),
             }
         }
     }
 }
 
-impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
+impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZone<P, H, O> {
     /// Makes the pinned part, or finds that another thread has.
     #[cold]
     #[inline(never)]
-    pub(super) fn make(&self) -> Result<&Core<P, H>, ConfigFault> {
+    pub(super) fn make(&self) -> Result<&Core<P, H, O>, ConfigFault> {
         let platform = &self.platform;
         let config = &self.config;
-        let item = config.item()?;
         let max_items = match config.max_items {
             Some(max) => Some(NonZeroU64::new(max).ok_or(ConfigFault::ZeroLimit)?),
             None => None,
         };
-        let slab = config.slab.unwrap_or_else(|| {
-            SlabConfig::new().outside_headers().largest_slab(platform.largest_slab())
-        });
-        let slab = SlabLayout::new(item, slab)?;
-        let keg = Keg::with_layout(platform.pages(), platform.metadata(), slab);
-        keg.set_reserve(config.reserve);
+        let wishes = Wishes { item: config.item(), slab: config.slab, reserve: config.reserve };
+        let source = self.origin.open(platform, wishes)?;
+        let item = source.layout();
         let hooks = (self.hooks.clone(), self.hooks.clone());
         // SAFETY: whoever gave us the hooks promised that they suit the items (see `hooks`).
-        let constructed = unsafe { Constructed::new(keg, hooks.0) };
+        let constructed = unsafe { Constructed::new(source, hooks.0) };
         let limited = Limited::new(constructed, max_items, platform.sleep());
         let cache = match config.bucket {
             None => CacheConfig::for_size(item.size()),
@@ -175,16 +177,16 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
         let stack = BucketCache::new(limited, platform.cpus(), platform.metadata(), cache);
 
         let metadata = platform.metadata();
-        let layout = Layout::new::<Core<P, H>>();
+        let layout = Layout::new::<Core<P, H, O>>();
         let memory = metadata.alloc_meta(layout).ok_or(ConfigFault::NoMemory)?;
-        let core = memory.cast::<Core<P, H>>();
+        let core = memory.cast::<Core<P, H, O>>();
         // SAFETY: the node enters a registry below only if `core` stays, and leaves it before `core`
         // goes; zones may be used from any thread, as the bounds of `Platform` and `H` have it.
         let node = unsafe { Node::new(core.as_ptr().cast(), Self::VTABLE) };
         // SAFETY: as for `Constructed` above.
         let zone = unsafe { Zone::with_hooks(config.name, stack, hooks.1) };
         // SAFETY: the memory is ours and has the layout of a `Core`.
-        unsafe { core.write(Core { zone, node }) };
+        unsafe { core.write(Core { zone, node, holders: AtomicUsize::new(1) }) };
 
         let (null, new) = (ptr::null_mut(), core.as_ptr());
         match self.core.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
@@ -193,7 +195,8 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
                 let core = unsafe { core.as_ref() };
                 // SAFETY: the node is new and in place; `drop` takes it off the list.
                 unsafe { platform.registry().add(&core.node) };
-                let (size, per_slab) = (slab.slab_size(), slab.items());
+                let slab = core.slabs().map(|slabs| slabs.slab_layout());
+                let (size, per_slab) = slab.map_or((0, 0), |slab| (slab.slab_size(), slab.items()));
                 event::made(&config.name, item.size(), item.align(), size, per_slab);
                 Ok(core)
             }

@@ -2,6 +2,7 @@
 
 mod build;
 mod end;
+mod origin;
 
 use core::alloc::Layout;
 use core::num::NonZeroU64;
@@ -16,32 +17,54 @@ use uma_keg::Keg;
 
 pub(crate) use build::Config;
 pub use build::RawZoneBuilder;
+pub use origin::{Origin, OwnSlabs, Wishes};
 
 use crate::registry::{Node, Vtable};
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 use crate::{DefaultPlatform, Platform, ZoneError, event};
 
 /// The slabs of a zone on platform `P`.
 pub type Slabs<P> = Keg<<P as Platform>::Pages, <P as Platform>::Lock, <P as Platform>::Metadata>;
 
-/// What may leave the slabs: constructed items, at most so many.
-pub type Supply<P, H> =
-    Limited<Constructed<Slabs<P>, H>, <P as Platform>::Lock, <P as Platform>::Sleep>;
+/// What may leave the slabs, or the source `S`: constructed items, at most so many.
+pub type Supply<P, H, S = Slabs<P>> =
+    Limited<Constructed<S, H>, <P as Platform>::Lock, <P as Platform>::Sleep>;
 
-/// The whole stack of a zone on platform `P` with hooks `H`, written out.
-pub type Stack<P, H> = BucketCache<
-    Supply<P, H>,
+/// The whole stack of a zone on platform `P` with hooks `H` over its slabs, or over the source `S`,
+/// written out.
+pub type Stack<P, H, S = Slabs<P>> = BucketCache<
+    Supply<P, H, S>,
     <P as Platform>::Cpus,
     <P as Platform>::Lock,
     <P as Platform>::Metadata,
 >;
 
+/// A stack with its name, ctor and dtor on top.
+pub(crate) type Top<P, H, O> = Zone<Stack<P, H, <O as Origin<P>>::Source>, H>;
+
 /// The part of a zone that stays in place: slabs, caches and the registry point into it. What a hit touches
 /// is at its front, on one cache line.
 #[repr(C, align(64))]
-struct Core<P: Platform, H: Hooks> {
-    zone: Zone<Stack<P, H>, H>,
+struct Core<P: Platform, H: Hooks, O: Origin<P> = OwnSlabs> {
+    zone: Top<P, H, O>,
     node: Node,
+    /// The zone itself, and whoever else uses its slabs. The last one ends it.
+    holders: AtomicUsize,
+}
+
+impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
+    const fn limit(&self) -> &Supply<P, H, O::Source> {
+        self.zone.source().source()
+    }
+
+    /// The layer that constructs items, which zones on the same slabs stand on.
+    const fn constructed(&self) -> &Constructed<O::Source, H> {
+        self.limit().source()
+    }
+
+    fn slabs(&self) -> Option<&Slabs<P>> {
+        O::slabs(self.constructed().source())
+    }
 }
 
 /// A zone of items of a runtime layout, with hooks, that deals in pointers.
@@ -68,13 +91,15 @@ struct Core<P: Platform, H: Hooks> {
 pub struct RawZone<
     P: Platform = DefaultPlatform,
     H: Hooks + Clone + Send + Sync + 'static = NoHooks,
+    O: Origin<P> = OwnSlabs,
 > {
     /// The short way of a hit.
     front: Front<P::Cpus>,
-    core: AtomicPtr<Core<P, H>>,
+    core: AtomicPtr<Core<P, H, O>>,
     config: Config,
     platform: P,
     hooks: H,
+    origin: O,
 }
 
 #[cfg(feature = "std")]
@@ -88,14 +113,19 @@ impl RawZone {
 impl<P: Platform> RawZone<P> {
     /// Describes a zone without hooks on a given platform.
     pub const fn builder_in(name: &str, item: Layout, platform: P) -> RawZoneBuilder<P> {
-        RawZoneBuilder { config: Config::new(name, item), platform, hooks: NoHooks }
+        RawZoneBuilder {
+            config: Config::new(name, item),
+            platform,
+            hooks: NoHooks,
+            origin: OwnSlabs,
+        }
     }
 }
 
-impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
+impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZone<P, H, O> {
     /// The pinned part, made if need be.
     #[inline(always)]
-    fn core(&self) -> Result<&Core<P, H>, AllocError> {
+    fn core(&self) -> Result<&Core<P, H, O>, AllocError> {
         match self.made() {
             Some(core) => Ok(core),
             None => self.make().map_err(|fault| match fault {
@@ -107,7 +137,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
 
     /// The pinned part, if the zone was used.
     #[inline(always)]
-    fn made(&self) -> Option<&Core<P, H>> {
+    fn made(&self) -> Option<&Core<P, H, O>> {
         // SAFETY: if not null, it points to a `Core` that `make` put there, which lives until the
         // zone is dropped.
         unsafe { self.core.load(Ordering::Acquire).as_ref() }
@@ -115,19 +145,19 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
 
     /// The stack, made if need be.
     #[inline]
-    pub(crate) fn stack(&self) -> Result<&Zone<Stack<P, H>, H>, AllocError> {
+    pub(crate) fn stack(&self) -> Result<&Top<P, H, O>, AllocError> {
         Ok(&self.core()?.zone)
     }
 
     /// The stack, if the zone was used.
     #[inline]
-    pub(crate) fn stack_if_made(&self) -> Option<&Zone<Stack<P, H>, H>> {
+    pub(crate) fn stack_if_made(&self) -> Option<&Top<P, H, O>> {
         Some(&self.made()?.zone)
     }
 
     /// The layout of an item, unless it is wrong.
     pub(crate) fn item(&self) -> Option<Layout> {
-        self.config.item().ok()
+        self.origin.layout().or(self.config.item().ok())
     }
 
     /// Allocates an item (`uma_zalloc`). Blocks only if `request` may wait.
@@ -220,7 +250,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     #[inline(never)]
     pub(crate) fn error(&self, reason: AllocError) -> ZoneError {
         event::failed(&self.config.name, reason);
-        let item = self.config.item().unwrap_or(Layout::new::<()>());
+        let item = self.item().unwrap_or(Layout::new::<()>());
         ZoneError::new(self.config.name, item, reason)
     }
 
@@ -287,7 +317,10 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
             Some(core) => core.zone.stats(),
             None => {
                 let mut stats = Stats::default();
-                (stats.size, stats.align) = (config.size, config.align);
+                (stats.size, stats.align) = match self.origin.layout() {
+                    Some(item) => (item.size(), item.align()),
+                    None => (config.size, config.align),
+                };
                 stats.limit = config.max_items.unwrap_or(0);
                 stats
             }
@@ -309,7 +342,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     /// If the zone is used for the first time by this call and cannot be made.
     pub fn set_max_items(&self, max: Option<NonZeroU64>) -> Result<(), ZoneError> {
         let core = self.core().map_err(|reason| self.error(reason))?;
-        core.zone.source().source().set_max(max);
+        core.limit().set_max(max);
         Ok(())
     }
 
@@ -317,48 +350,55 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> RawZone<P, H> {
     ///
     /// # Errors
     ///
-    /// If there were not pages enough.
+    /// If there were not pages enough, or the items do not come from slabs.
     pub fn prealloc(&self, items: u64) -> Result<(), ZoneError> {
-        let core = self.core().map_err(|reason| self.error(reason))?;
-        let keg = core.zone.source().source().source().source();
-        keg.prealloc(items).map_err(|reason| self.error(reason))
+        let made = self.core().and_then(|core| match core.slabs() {
+            Some(slabs) => slabs.prealloc(items),
+            None => Err(AllocError::Unsupported),
+        });
+        made.map_err(|reason| self.error(reason))
     }
 
     const VTABLE: Vtable = Vtable {
         name: |core| {
             // SAFETY: the registry passes the pointer that `make` gave it, to a live `Core`.
-            let core = unsafe { &*core.cast::<Core<P, H>>() };
+            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
             *core.zone.name()
         },
         stats: |core| {
             // SAFETY: as above.
-            let core = unsafe { &*core.cast::<Core<P, H>>() };
+            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
             core.zone.stats()
         },
         reclaim: |core, mode| {
             // SAFETY: as above.
-            let core = unsafe { &*core.cast::<Core<P, H>>() };
+            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
             core.zone.reclaim(mode);
             event::reclaimed(core.zone.name(), mode);
         },
         prefork: |core| {
             // SAFETY: as above.
-            let core = unsafe { &*core.cast::<Core<P, H>>() };
+            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
             core.zone.prefork();
         },
         postfork: |core, process| {
             // SAFETY: as above; and the registry has called `prefork` before.
-            unsafe { (*core.cast::<Core<P, H>>()).zone.postfork(process) };
+            unsafe { (*core.cast::<Core<P, H, O>>()).zone.postfork(process) };
         },
         settle: |core| {
             // SAFETY: as above.
-            let core = unsafe { &*core.cast::<Core<P, H>>() };
+            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
             core.zone.settle();
         },
     };
 }
 
-impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> core::fmt::Debug for RawZone<P, H> {
+impl<P, H, O> core::fmt::Debug for RawZone<P, H, O>
+where
+    P: Platform,
+    H: Hooks + Clone + Send + Sync + 'static,
+    O: Origin<P>,
+{
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("RawZone")
             .field("name", &self.config.name)
@@ -371,8 +411,8 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static> core::fmt::Debug for
 
 /// Fails to compile unless zones may be shared between threads, and the registry may look at them.
 #[expect(dead_code, reason = "it is the type check that counts")]
-fn zones_are_shared<P: Platform, H: Hooks + Clone + Send + Sync + 'static>() {
+fn zones_are_shared<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>>() {
     fn shared<T: Send + Sync>() {}
-    shared::<RawZone<P, H>>();
-    shared::<Core<P, H>>();
+    shared::<RawZone<P, H, O>>();
+    shared::<Core<P, H, O>>();
 }

@@ -1,0 +1,82 @@
+//! Where a raw zone's items come from.
+//!
+//! ```text
+//!   RawZone             secondary zone         cache zone
+//!   ----------          --------------         ------------
+//!   ctor / dtor         ctor / dtor            ctor / dtor       Zone
+//!   buckets             buckets                buckets           BucketCache
+//!   limit               limit                  limit             Limited
+//!   init / fini         init / fini            init / fini       Constructed
+//!   ===========         ==============         ============      <- `Origin::Source` begins here
+//!   slabs of its own    the primary's          the user's
+//!                       init / fini, slabs     import / release
+//! ```
+//!
+//! Everything above the line is the same code.
+
+use core::alloc::Layout;
+
+use uma_core::{ConfigFault, ItemSource};
+use uma_keg::{Keg, SlabConfig, SlabLayout};
+
+use super::Slabs;
+use crate::Platform;
+
+/// What a zone's description asks of its slabs.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    /// The items, as described.
+    pub(crate) item: Result<Layout, ConfigFault>,
+    /// How slabs are laid out; by the platform's wishes if not given.
+    pub(crate) slab: Option<SlabConfig>,
+    /// Free items to keep in reserve.
+    pub(crate) reserve: u64,
+}
+
+/// Where the items of a [`RawZone`](crate::RawZone) come from. The three there are: [`OwnSlabs`],
+/// the slabs of another zone, and a source of the user's.
+pub trait Origin<P: Platform>: Send + Sync {
+    /// The source below the zone's own layers.
+    type Source: ItemSource + Send + Sync;
+
+    /// Makes the source, when the zone is made.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the description, or that there was no memory.
+    fn open(&self, platform: &P, wishes: Wishes) -> Result<Self::Source, ConfigFault>;
+
+    /// The layout of the items, if the origin has a say in it.
+    fn layout(&self) -> Option<Layout> {
+        None
+    }
+
+    /// The slabs that the items lie in, if they are slabs of ours.
+    fn slabs(source: &Self::Source) -> Option<&Slabs<P>>;
+
+    /// Whether those slabs are the zone's own.
+    const OWNS: bool = false;
+}
+
+/// The zone has slabs of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnSlabs;
+
+impl<P: Platform> Origin<P> for OwnSlabs {
+    type Source = Slabs<P>;
+    const OWNS: bool = true;
+
+    fn open(&self, platform: &P, wishes: Wishes) -> Result<Slabs<P>, ConfigFault> {
+        let slab = wishes.slab.unwrap_or_else(|| {
+            SlabConfig::new().outside_headers().largest_slab(platform.largest_slab())
+        });
+        let slab = SlabLayout::new(wishes.item?, slab)?;
+        let keg = Keg::with_layout(platform.pages(), platform.metadata(), slab);
+        keg.set_reserve(wishes.reserve);
+        Ok(keg)
+    }
+
+    fn slabs(source: &Slabs<P>) -> Option<&Slabs<P>> {
+        Some(source)
+    }
+}
