@@ -5,7 +5,7 @@
 #ifndef UMA_COMPAT_H
 #define UMA_COMPAT_H
 
-#include <uma/sys/cdefs.h>
+#include <uma/bind.h>
 
 UMA_C_BEGIN
 

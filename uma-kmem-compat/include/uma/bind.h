@@ -8,9 +8,12 @@
  *
  * The source says kmem_cache_alloc; the linker sees uma_linux_kmem_cache_alloc. So programs compile
  * unchanged, and files that are written for different systems can be linked together.
+ *
+ * With -I<prefix>/include/uma as well, sources find <linux/slab.h>, <solaris/kmem.h> and so on. So no
+ * header here may have the name of one of the C library's below its directory.
  */
-#ifndef UMA_SYS_CDEFS_H
-#define UMA_SYS_CDEFS_H
+#ifndef UMA_BIND_H
+#define UMA_BIND_H
 
 #if !defined(__GNUC__)
 #error "uma: binding names to symbols needs a compiler with GNU asm labels (gcc, clang)"
