@@ -17,6 +17,8 @@ pub enum PageError {
     BadAlign,
     /// The system refused, with this error number.
     System(i32),
+    /// The supplier whose run it is has no such power.
+    Unsupported,
 }
 
 impl PageError {
@@ -42,6 +44,7 @@ impl fmt::Display for PageError {
             Self::System(code) => {
                 write!(f, "the system refused to supply pages (error {code})")
             }
+            Self::Unsupported => f.write_str("the page supplier cannot do that to its runs"),
         }
     }
 }

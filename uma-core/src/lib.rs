@@ -31,6 +31,15 @@
 //! | [`Hooks`] | init, fini, ctor, dtor | the user of a zone |
 //! | [`Sleep`] | how a caller waits at a limit | `uma` (threads), [`Spin`], [`NoSleep`] |
 //!
+//! # Suppliers of suppliers
+//!
+//! | adaptor of page suppliers | what it does |
+//! |---|---|
+//! | [`Counting`] | counts runs, bytes, failures, and the most there were |
+//! | [`Quota`] | lets at most so much be out |
+//! | [`Fallback`] | two suppliers, one after the other; each run goes back where it came from |
+//! | [`Handover`] | boot memory first, and from one moment on another supplier |
+//!
 //! # The rule about locks
 //!
 //! No hook, supplier call or wake-up ever runs while a lock of this family is held. Lock order, for
@@ -44,7 +53,10 @@
 extern crate std;
 
 mod constructed;
+mod counting;
 mod error;
+mod fallback;
+mod handover;
 mod hooks;
 mod item;
 mod limit;
@@ -53,6 +65,7 @@ mod name;
 mod page;
 mod power;
 mod queue;
+mod quota;
 mod reclaim;
 mod request;
 mod sleep;
@@ -62,7 +75,10 @@ mod sync;
 mod zone;
 
 pub use constructed::Constructed;
+pub use counting::{Counting, PageCounts};
 pub use error::{AllocError, ConfigError, ConfigFault, PageError, Refused};
+pub use fallback::Fallback;
+pub use handover::{Handover, HandoverError};
 pub use hooks::{FnHooks, Hooks, NoHooks};
 pub use item::Item;
 pub use limit::Limited;
@@ -70,6 +86,7 @@ pub use metadata::Metadata;
 pub use name::Name;
 pub use page::{PageRun, PageSupplier};
 pub use power::{Decommit, Protect, Region, Regions};
+pub use quota::Quota;
 pub use reclaim::Reclaim;
 pub use request::{Deadline, Request};
 pub use sleep::{NoSleep, Sleep, Spin};

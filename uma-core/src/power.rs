@@ -112,16 +112,86 @@ impl Region {
 ///
 /// An implementation promises that every live run lies inside one region; that a region is neither
 /// moved nor changed nor given up while a run inside it is live; that regions do not overlap; and that
-/// whenever a region comes or goes the generation is another than ever before, at the latest when the
-/// first run inside it is returned.
+/// the generation grows whenever a region comes or goes, at the latest before the first run inside it is
+/// returned.
 pub unsafe trait Regions: PageSupplier {
-    /// A number that is another after a region came or went.
+    /// A number that grows whenever a region comes or goes.
     fn generation(&self) -> u64;
 
     /// Calls `visit` for every region there is, without a lock held: regions may come and go meanwhile,
     /// and the generation tells.
     fn visit_regions(&self, visit: &mut dyn FnMut(Region));
+
+    /// Whether `at` lies in one of the regions. Visits them all, unless the supplier knows a shorter way.
+    ///
+    /// Where suppliers share no memory it tells whose a live run is.
+    fn holds(&self, at: *const u8) -> bool {
+        let mut holds = false;
+        self.visit_regions(&mut |region| holds |= region.contains(at, 1));
+        holds
+    }
 }
+
+/// The methods of [`PageSupplier`] by which an adaptor passes on the powers of the supplier below it, of
+/// which it passes runs through unchanged.
+macro_rules! says_what {
+    ($inner:ident) => {
+        fn decommits(&self) -> Option<&dyn Decommit> {
+            self.$inner.decommits()
+        }
+
+        fn protects(&self) -> Option<&dyn Protect> {
+            self.$inner.protects()
+        }
+
+        fn regions(&self) -> Option<&dyn Regions> {
+            self.$inner.regions()
+        }
+    };
+}
+
+/// The powers themselves, for such an adaptor.
+macro_rules! has_powers_of {
+    ($inner:ident in $adaptor:ident) => {
+        // SAFETY: runs are those of the supplier below, which keeps the contract.
+        unsafe impl<S: Decommit> Decommit for $adaptor<S> {
+            unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
+                // SAFETY: the caller's duty is passed on unchanged.
+                unsafe { self.$inner.decommit(at, len) }
+            }
+        }
+
+        // SAFETY: as above.
+        unsafe impl<S: Protect> Protect for $adaptor<S> {
+            unsafe fn protect(&self, at: NonNull<u8>, len: usize) -> Result<(), PageError> {
+                // SAFETY: the caller's duty is passed on unchanged.
+                unsafe { self.$inner.protect(at, len) }
+            }
+
+            unsafe fn unprotect(&self, at: NonNull<u8>, len: usize) -> Result<(), PageError> {
+                // SAFETY: the caller's duty is passed on unchanged.
+                unsafe { self.$inner.unprotect(at, len) }
+            }
+        }
+
+        // SAFETY: as above.
+        unsafe impl<S: Regions> Regions for $adaptor<S> {
+            fn generation(&self) -> u64 {
+                self.$inner.generation()
+            }
+
+            fn visit_regions(&self, visit: &mut dyn FnMut(Region)) {
+                self.$inner.visit_regions(visit);
+            }
+
+            fn holds(&self, at: *const u8) -> bool {
+                self.$inner.holds(at)
+            }
+        }
+    };
+}
+
+pub(crate) use {has_powers_of, says_what};
 
 // SAFETY: forwards to an implementation that keeps the contract.
 unsafe impl<P: Decommit + ?Sized> Decommit for &P {
@@ -152,5 +222,9 @@ unsafe impl<P: Regions + ?Sized> Regions for &P {
 
     fn visit_regions(&self, visit: &mut dyn FnMut(Region)) {
         (**self).visit_regions(visit);
+    }
+
+    fn holds(&self, at: *const u8) -> bool {
+        (**self).holds(at)
     }
 }

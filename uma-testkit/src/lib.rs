@@ -28,7 +28,6 @@ pub mod model;
 pub mod ops;
 pub mod token;
 
-mod budget;
 mod caught;
 mod fail;
 mod fake;
@@ -41,7 +40,6 @@ mod rng;
 mod stamping;
 mod sync;
 
-pub use budget::Budget;
 pub use caught::{Caught, caught};
 pub use fail::{FailNth, FailPlan};
 pub use fake::Fake;
@@ -52,3 +50,6 @@ pub use pool::Pool;
 pub use rig::{Moment, Rig, run};
 pub use rng::Rng;
 pub use stamping::StampingHooks;
+
+/// A supplier that runs out: [`Quota`](uma_core::Quota), by the name that it has in tests.
+pub use uma_core::Quota as Budget;
