@@ -263,7 +263,7 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
 
     fn visit_stats(&self, stats: &mut Stats) {
         self.source.visit_stats(stats);
-        self.census(stats);
+        self.account(stats);
     }
 
     /// The slots lie in several pages, which are not copied at one instant: a bucket that moved from

@@ -11,7 +11,7 @@ use uma_core::{ItemSource, Metadata, Reclaim, Stats};
 use crate::bucket::{Bucket, Owned};
 use crate::slow::{Busy, Underway};
 use crate::sync::Ordering;
-use crate::{BucketCache, PerCpu, Slot, Which};
+use crate::{BucketCache, PerCpu, Which};
 
 /// CPUs whose buckets are taken with one fence: their pointers wait in an array on the stack.
 const GROUP: usize = 32;
@@ -117,58 +117,85 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
 
     /// Takes the buckets of all CPUs and hands each over, harvested or not as it is. `each` must not
     /// unwind.
-    fn detach_all(&self, each: &mut dyn FnMut(&Slot, Which, Owned)) {
-        let slots = self.slots();
-        let mut first = 0;
-        while first < slots.count() {
-            let group = first..slots.count().min(first + GROUP);
-            let mut taken = [(Bucket::empty(), Bucket::empty()); GROUP];
-            let mut any = false;
-            for (slot, pair) in group.clone().filter_map(|cpu| slots.get(cpu)).zip(&mut taken) {
-                *pair = (slot.detach(Which::Alloc), slot.detach(Which::Free));
-                any |= *pair != (Bucket::empty(), Bucket::empty());
-            }
-            if any {
-                self.percpu.fence_range(slots, group.clone());
-                for (slot, pair) in group.clone().filter_map(|cpu| slots.get(cpu)).zip(taken) {
-                    // SAFETY: the exchange took them out of the slot and the fence has passed, so
-                    // nothing on that CPU uses them.
-                    let owned = |bucket: NonNull<Bucket>| unsafe { Owned::from_raw(bucket) };
-                    each(slot, Which::Alloc, owned(pair.0));
-                    each(slot, Which::Free, owned(pair.1));
-                }
-            }
-            first = group.end;
+    fn detach_all(&self, each: &mut dyn FnMut(usize, Which, Owned)) {
+        for first in (0..self.slots().count()).step_by(GROUP) {
+            self.detach_group(first, each);
         }
     }
 
-    /// Counts what is cached and what has been done: takes every bucket, reads it, puts it back. A
-    /// hit in between takes the slow way once.
-    pub(crate) fn census(&self, stats: &mut Stats) {
-        let underway = Underway::new(self);
+    /// The same for one group of CPUs, that which begins with `first`.
+    fn detach_group(&self, first: usize, each: &mut dyn FnMut(usize, Which, Owned)) {
+        let slots = self.slots();
+        let group = first..slots.count().min(first + GROUP);
+        let mut taken = [(Bucket::empty(), Bucket::empty()); GROUP];
+        let mut any = false;
+        for (slot, pair) in group.clone().filter_map(|cpu| slots.get(cpu)).zip(&mut taken) {
+            *pair = (slot.detach(Which::Alloc), slot.detach(Which::Free));
+            any |= *pair != (Bucket::empty(), Bucket::empty());
+        }
+        if !any {
+            return;
+        }
+        self.percpu.fence_range(slots, group.clone());
+        for (cpu, pair) in group.zip(taken) {
+            // SAFETY: the exchange took them out of the slot and the fence has passed, so
+            // nothing on that CPU uses them.
+            let owned = |bucket: NonNull<Bucket>| unsafe { Owned::from_raw(bucket) };
+            each(cpu, Which::Alloc, owned(pair.0));
+            each(cpu, Which::Free, owned(pair.1));
+        }
+    }
+
+    /// Shows to `each`, for every CPU that has a slot, how many items its buckets hold.
+    ///
+    /// It costs what exact statistics cost: a fence, and a hit in between takes the slow way once.
+    pub fn visit_cpus(&self, each: &mut dyn FnMut(usize, u64)) {
+        let cpus = self.slots().count();
+        for first in (0..cpus).step_by(GROUP) {
+            let mut held = [0; GROUP];
+            self.census(first, &mut |cpu, count| held[cpu - first] += count);
+            // Only now, with no bucket in hand: it may unwind.
+            (first..cpus).zip(held).for_each(|(cpu, held)| each(cpu, held));
+        }
+    }
+
+    /// Counts what is cached and what has been done.
+    pub(crate) fn account(&self, stats: &mut Stats) {
+        let cpus = self.slots().count();
         let mut cached = 0;
-        self.detach_all(&mut |slot, which, mut bucket| {
+        for first in (0..cpus).step_by(GROUP) {
+            self.census(first, &mut |_, count| cached += count);
+        }
+        stats.allocs = self.allocs.load(Ordering::Relaxed);
+        stats.frees = self.frees.load(Ordering::Relaxed);
+        stats.cached = cached + self.depot.lock().items() as u64;
+        stats.bucket_size = u32::from(self.capacity.load(Ordering::Relaxed));
+        stats.slots = cpus as u32;
+        stats.mode = self.percpu.mode();
+    }
+
+    /// Takes every bucket of a group of CPUs, harvests it, shows its CPU and what it holds to `each`, which
+    /// must not unwind, and puts it back. A hit in between takes the slow way once.
+    fn census(&self, first: usize, each: &mut dyn FnMut(usize, u64)) {
+        let underway = Underway::new(self);
+        let slots = self.slots();
+        self.detach_group(first, &mut |cpu, which, mut bucket| {
             if bucket.is_none() {
                 return;
             }
             self.count(bucket.harvest());
             let count = u64::from(bucket.count());
-            let back = if Busy::none(self.hungry.load(Ordering::SeqCst)) {
-                slot.put_back(which, bucket)
-            } else {
-                Err(bucket)
+            let back = match slots.get(cpu) {
+                Some(slot) if Busy::none(self.hungry.load(Ordering::SeqCst)) => {
+                    slot.put_back(which, bucket)
+                }
+                _ => Err(bucket),
             };
             match back {
-                Ok(()) => cached += count,
+                Ok(()) => each(cpu, count),
                 Err(bucket) => self.keep(bucket),
             }
         });
         drop(underway);
-        stats.allocs = self.allocs.load(Ordering::Relaxed);
-        stats.frees = self.frees.load(Ordering::Relaxed);
-        stats.cached = cached + self.depot.lock().items() as u64;
-        stats.bucket_size = u32::from(self.capacity.load(Ordering::Relaxed));
-        stats.slots = self.slots().count() as u32;
-        stats.mode = self.percpu.mode();
     }
 }

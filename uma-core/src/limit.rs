@@ -357,6 +357,7 @@ unsafe impl<S: ItemSource, L: RawMutex, Z: Sleep> ItemSource for Limited<S, L, Z
         self.source.visit_stats(stats);
         stats.limit = self.max().map_or(0, NonZeroU64::get);
         stats.sleeps = self.sleeps.load(Ordering::Relaxed);
+        stats.sleepers = self.sleepers();
     }
 
     fn prefork(&self) {

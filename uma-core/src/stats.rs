@@ -22,16 +22,28 @@ pub struct Stats {
     pub fails: u64,
     /// Times a caller slept at the limit (`SLEEP`).
     pub sleeps: u64,
+    /// Callers that sleep at the limit now.
+    pub sleepers: u64,
     /// Free items held in buckets, per CPU and in the depot.
     pub cached: u64,
     /// Free items in slabs.
     pub keg_free: u64,
+    /// Bytes from one item to the next in a slab, 0 without slabs.
+    pub stride: usize,
+    /// Bytes of a slab, 0 without slabs.
+    pub slab_bytes: usize,
+    /// Items in a slab, 0 without slabs.
+    pub per_slab: u32,
+    /// Free items that only a caller with the right to the reserve gets.
+    pub reserve: u64,
     /// Slabs held.
     pub slabs: u64,
     /// Bytes of pages held from the supplier.
     pub bytes: u64,
     /// Items a bucket holds at most, 0 without buckets.
     pub bucket_size: u32,
+    /// Whether the slabs are those of another zone, which reports them.
+    pub secondary: bool,
     /// CPUs that have a slot, 0 without buckets.
     pub slots: u32,
     /// How slots are reached (`rseq`, `locks`, ...), empty without buckets.
@@ -42,6 +54,17 @@ impl Stats {
     /// Items in use: allocations less frees (`USED`).
     pub const fn used(&self) -> u64 {
         self.allocs.saturating_sub(self.frees)
+    }
+
+    /// The part of the slabs' bytes that is items, in thousandths: 1000 if nothing is lost to headers and
+    /// padding, 0 without slabs (`efficiency` of `vm.uma`).
+    pub const fn efficiency(&self) -> u32 {
+        if self.slab_bytes == 0 {
+            return 0;
+        }
+        let items = self.size as u128 * self.per_slab as u128;
+        // At most 1000, as the items lie in the slab.
+        (items * 1000 / self.slab_bytes as u128) as u32
     }
 
     /// Free items, in buckets and in slabs (`FREE`).

@@ -404,6 +404,10 @@ unsafe impl<P: PageSupplier, L: RawMutex, M: Metadata> ItemSource for Keg<P, L, 
         stats.allocs = state.allocs;
         stats.frees = state.frees;
         stats.keg_free = state.all_free();
+        stats.stride = self.layout.stride();
+        stats.slab_bytes = self.layout.slab_size();
+        stats.per_slab = u32::try_from(self.layout.items()).unwrap_or(u32::MAX);
+        stats.reserve = state.reserve;
         stats.slabs = state.slabs;
         stats.bytes = state.slabs * self.layout.slab_size() as u64;
     }

@@ -6,7 +6,8 @@ use std::vec::Vec;
 use uma_cache::PerCpu;
 use uma_core::Reclaim;
 
-use crate::stat::{HEAD, ZoneInfo, line};
+use crate::stat::stream::StreamError;
+use crate::stat::{Json, Prometheus, Table, ZoneInfo};
 use crate::{Host, Platform};
 
 /// All zones of the process, in the order in which they were first used.
@@ -29,6 +30,24 @@ impl Stat {
     pub fn zones(&self) -> &[ZoneInfo] {
         &self.zones
     }
+
+    /// The same as JSON, for `Display`.
+    pub fn json(&self) -> Json<'_, [ZoneInfo]> {
+        Json::new(&self.zones)
+    }
+
+    /// The same in the text format of Prometheus, for `Display`.
+    ///
+    /// ```
+    /// # let buffers = uma::Zone::<[u8; 256]>::builder("buffer").build()?;
+    /// # let one = buffers.alloc([0; 256]);
+    /// let page = uma::stat().prometheus().to_string();
+    /// assert!(page.contains("uma_zone_used{zone=\"buffer\"} 1"));
+    /// # Ok::<(), uma::core::ConfigError>(())
+    /// ```
+    pub fn prometheus(&self) -> Prometheus<'_> {
+        Prometheus::new(&self.zones)
+    }
 }
 
 /// Takes down the figures of all zones of the process.
@@ -46,9 +65,24 @@ pub fn stat() -> Stat {
 
 impl fmt::Display for Stat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{HEAD}")?;
-        self.zones.iter().try_for_each(|zone| line(f, &zone.name, &zone.stats))?;
+        Table::new(&*self.zones).fmt(f)?;
         writeln!(f, "per-CPU slots: {} by {}", Host.cpus().cpus(), Host.cpus().mode())
+    }
+}
+
+/// Takes down the figures of all zones of the process in the binary form of FreeBSD's `vm.zone_stats` (see
+/// [`stream`](crate::stream)).
+pub fn stat_stream() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        match Host.registry().stream(&mut bytes) {
+            Ok(length) => {
+                bytes.truncate(length);
+                return bytes;
+            }
+            Err(StreamError::Short { needed }) => bytes.resize(needed + needed / 4, 0),
+            Err(_) => unreachable!("writing has no other error"),
+        }
     }
 }
 

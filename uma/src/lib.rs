@@ -91,7 +91,7 @@ pub use access::{HostAccess, HostCpus};
 pub use batch::{Prefilled, Reserved};
 pub use error::{Rejected, ZoneError};
 #[cfg(feature = "std")]
-pub use global::{Stat, reclaim, stat, zones};
+pub use global::{Stat, reclaim, stat, stat_stream, zones};
 #[cfg(feature = "std")]
 pub use host::{Host, Park};
 #[cfg(feature = "std")]
@@ -102,7 +102,7 @@ pub use object::{Cached, FnObject, ObjectCache, ObjectCacheBuilder, ObjectHooks}
 pub use platform::Platform;
 pub use raw::{Origin, OwnSlabs, RawZone, RawZoneBuilder, Slabs, Stack, Supply, Wishes};
 pub use registry::{Registry, ZoneRef};
-pub use stat::{Table, ZoneInfo};
+pub use stat::{Json, Prometheus, Table, ZoneInfo, Zones, stream};
 pub use uma_core::Reclaim;
 #[cfg(not(feature = "std"))]
 pub use unset::{NoLock, Unset};

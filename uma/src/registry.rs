@@ -26,6 +26,7 @@ use crate::sync::{Mutex, UnsafeCell};
 pub(crate) struct Vtable {
     pub(crate) name: unsafe fn(*const ()) -> Name,
     pub(crate) stats: unsafe fn(*const ()) -> Stats,
+    pub(crate) visit_cpus: unsafe fn(*const (), &mut dyn FnMut(usize, u64)),
     pub(crate) reclaim: unsafe fn(*const (), Reclaim),
     pub(crate) prefork: unsafe fn(*const ()),
     pub(crate) postfork: unsafe fn(*const (), Process),
@@ -118,6 +119,12 @@ impl ZoneRef<'_> {
     pub fn stats(&self) -> Stats {
         // SAFETY: as in `name`.
         unsafe { (self.node.vtable.stats)(self.node.zone) }
+    }
+
+    /// Shows to `each`, for every CPU that has a slot, how many free items its buckets hold.
+    pub fn visit_cpus(&self, each: &mut dyn FnMut(usize, u64)) {
+        // SAFETY: as in `name`.
+        unsafe { (self.node.vtable.visit_cpus)(self.node.zone, each) }
     }
 
     /// Makes the zone give memory back. If that runs a hook which destroys this very zone, it waits for

@@ -370,6 +370,11 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             let core = unsafe { &*core.cast::<Core<P, H, O>>() };
             core.zone.stats()
         },
+        visit_cpus: |core, each| {
+            // SAFETY: as above.
+            let core = unsafe { &*core.cast::<Core<P, H>>() };
+            core.zone.source().visit_cpus(each);
+        },
         reclaim: |core, mode| {
             // SAFETY: as above.
             let core = unsafe { &*core.cast::<Core<P, H, O>>() };
