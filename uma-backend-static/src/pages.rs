@@ -5,16 +5,17 @@ use core::ptr::NonNull;
 
 use uma_core::{PageError, PageRun, PageSupplier, RawMutex, Region, Regions, Request};
 
-use crate::StaticStats;
-use crate::free::{FreeMap, Grid, Marks, words_for};
+use crate::free::Marks;
+use crate::part::{Book, Books, Part};
 use crate::region::{Extent, Plan, StaticMemory};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::{AddError, StaticStats};
 
-/// Supplies runs of pages from one region of memory that it is given.
+/// Supplies runs of pages from regions of memory that it is given.
 ///
 /// `L` is the lock, `PAGE` the page size. The lowest run that fits is taken, aligned to any power of
-/// two; freed runs coalesce. When nothing fits it says [`PageError::Exhausted`], and
-/// [`PageError::BadAlign`] if no page of the region is aligned as asked.
+/// two, of the first region that has one; freed runs coalesce. When nothing fits it says
+/// [`PageError::Exhausted`], and [`PageError::BadAlign`] if no page of any region is aligned as asked.
 ///
 /// Nothing is written before the first call, which sets up the bitmap under the lock.
 ///
@@ -24,30 +25,64 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 /// use uma_core::{PageSupplier, Request};
 ///
 /// static MEMORY: StaticMemory<{ 65 * 4096 }> = StaticMemory::new();
+/// static MORE: StaticMemory<{ 17 * 4096 }> = StaticMemory::new();
 /// static PAGES: StaticPages<spin::Mutex<()>> = StaticPages::new(&MEMORY);
 ///
 /// let run = PAGES.alloc_pages(Layout::from_size_align(8192, 8192)?, Request::NOWAIT)?;
 /// // SAFETY: the run is whole and was not used.
 /// unsafe { PAGES.free_pages(run) };
 /// assert_eq!(PAGES.stats().free, 64);
+/// PAGES.add(&MORE)?;
+/// assert_eq!(PAGES.stats().free, 80);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A zone that begins on boot memory and goes on without:
+///
+/// ```
+/// use core::alloc::Layout;
+/// use uma_backend_static::{StaticMemory, StaticPages};
+/// use uma_core::{Handover, ItemSource, PageSupplier, Request};
+/// use uma_keg::{Keg, SlabConfig};
+///
+/// type Lock = spin::Mutex<()>;
+/// type Boot = StaticPages<Lock>;
+/// static MEMORY: StaticMemory<{ 9 * 4096 }> = StaticMemory::new();
+/// # static LATER: StaticMemory<{ 9 * 4096 }> = StaticMemory::new();
+/// # let system: Boot = StaticPages::new(&LATER);
+/// static PAGES: Handover<Boot, Boot> = Handover::new(StaticPages::new(&MEMORY));
+///
+/// let keg = Keg::<_, Lock>::new(&PAGES, Layout::new::<[u64; 4]>(), SlabConfig::new())?;
+/// let early = keg.alloc(Request::NOWAIT)?;
+/// assert!(PAGES.first().contains(early.as_ptr()));
+/// // The system's own pages are there. SAFETY: they share no memory with the array.
+/// unsafe { PAGES.hand_over(system) }?;
+/// keg.prealloc(1)?;
+/// assert_eq!(PAGES.later().unwrap().stats().free, 4, "the next slab comes from there");
+/// // SAFETY: the item came from this keg and is used no more.
+/// unsafe { keg.free(early) };
+/// drop(keg);
+/// assert_eq!(PAGES.first().stats().free, 8, "and the first one goes back where it came from");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct StaticPages<L: RawMutex, const PAGE: usize = 4096> {
+    /// The first region; of length 0 if there was none to begin with.
     region: Extent,
     /// Whether the memory is one that another supplier may claim, and zero where never handed out.
     shared: bool,
-    state: Mutex<L, State>,
+    /// [`UNTOUCHED`], until it is [`OURS`] or [`NOTHING`] for ever.
+    found: AtomicUsize,
+    added: Books,
+    /// Of the first region, once it is ours.
+    state: Mutex<L, Option<(Plan, Marks)>>,
 }
 
-enum State {
-    Untouched,
-    Ready {
-        plan: Plan,
-        marks: Marks,
-    },
-    /// Too small for a page, or claimed by another supplier.
-    Nothing,
-}
+/// Nobody has looked at the first region.
+const UNTOUCHED: usize = 0;
+/// The first region is set up.
+const OURS: usize = 1;
+/// It is too small for a page, or claimed by another supplier.
+const NOTHING: usize = 2;
 
 impl<L: RawMutex, const PAGE: usize> StaticPages<L, PAGE> {
     const CHECK: () = assert!(
@@ -73,85 +108,128 @@ impl<L: RawMutex, const PAGE: usize> StaticPages<L, PAGE> {
         Self::over(Extent { base, len }, false)
     }
 
+    /// A supplier without memory: [`add`](Self::add) some.
+    pub const fn empty() -> Self {
+        Self::over(Extent { base: NonNull::dangling(), len: 0 }, false)
+    }
+
     const fn over(region: Extent, shared: bool) -> Self {
         const { Self::CHECK }
-        Self { region, shared, state: Mutex::new(State::Untouched) }
+        let found = AtomicUsize::new(UNTOUCHED);
+        Self { region, shared, found, added: Books::new(), state: Mutex::new(None) }
     }
 
-    /// Whether `at` lies in the region given, its bookkeeping and trimmed ends included. Takes no
-    /// lock.
+    /// Adds a `static` array, which is used when those before it have no run that fits. It takes about
+    /// a hundred bytes more for bookkeeping than the first one, and stays for ever.
+    ///
+    /// # Errors
+    ///
+    /// If it is too small, or there already, or another supplier has it.
+    pub fn add<const N: usize>(&self, memory: &'static StaticMemory<N>) -> Result<(), AddError> {
+        // SAFETY: a `StaticMemory` is there for ever, and is used only by who claims it.
+        unsafe { self.add_extent(Extent { base: memory.base(), len: N }, true) }
+    }
+
+    /// Adds the `len` bytes from `base`, as [`add`](Self::add) does: what else the firmware found.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room for a page, or a byte of it belongs to a region that is there; nothing was
+    /// written then.
+    ///
+    /// # Safety
+    ///
+    /// As for [`from_raw`](Self::from_raw).
+    pub unsafe fn add_raw(&self, base: NonNull<u8>, len: usize) -> Result<(), AddError> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.add_extent(Extent { base, len }, false) }
+    }
+
+    /// # Safety
+    ///
+    /// The memory may be used as [`from_raw`](Self::from_raw) says; if `shared`, by who claims it.
+    unsafe fn add_extent(&self, extent: Extent, shared: bool) -> Result<(), AddError> {
+        let plan = extent.plan(PAGE, size_of::<Book>()).ok_or(AddError::TooSmall)?;
+        let mut there = self.added.iter().map(|book| book.extent).chain([self.region]);
+        if there.any(|other| other.overlaps(extent)) {
+            return Err(AddError::Overlaps);
+        }
+        if shared && !extent.claim(plan) {
+            return Err(AddError::Claimed);
+        }
+        // SAFETY: the memory is ours, by the claim or by the caller's promise; `plan` left room for a
+        // book.
+        let book = unsafe { Book::write(extent, plan, shared) };
+        let _lock = self.state.lock();
+        // SAFETY: it was written just now, and the lock is held.
+        unsafe { self.added.append(book) };
+        Ok(())
+    }
+
+    /// Whether `at` lies in one of the regions, their bookkeeping and trimmed ends included. Takes no
+    /// lock, but at the first use.
     pub fn contains(&self, at: *const u8) -> bool {
-        self.region.contains(at)
+        (self.region.contains(at) && self.has_first())
+            || self.added.iter().any(|book| book.extent.contains(at))
     }
 
-    /// Figures of the moment. Searches the whole bitmap for the longest free run.
+    /// Figures of the moment. Searches all bitmaps for the longest free run.
     pub fn stats(&self) -> StaticStats {
-        self.with(|_, map| StaticStats {
-            total: map.marks.total,
-            free: map.marks.free,
-            largest: map.largest(),
-        })
-        .unwrap_or_default()
+        let mut stats = StaticStats::default();
+        self.find(|part| {
+            stats.total += part.map.marks.total;
+            stats.free += part.map.marks.free;
+            stats.largest = stats.largest.max(part.map.largest());
+            stats.regions += 1;
+            None::<()>
+        });
+        stats
     }
 
-    /// Runs `f` on the bitmap under the lock, after setting it up if this is the first call. `None`
-    /// if there are no pages.
-    fn with<R>(&self, f: impl FnOnce(Plan, FreeMap<'_>) -> R) -> Option<R> {
+    /// Runs `f` on one region after the other under the lock, until it has found what it looks for.
+    fn find<R>(&self, mut f: impl FnMut(&mut Part<'_>) -> Option<R>) -> Option<R> {
         let mut state = self.state.lock();
-        if matches!(*state, State::Untouched) {
-            *state = self.begin();
+        if self.found.load(Ordering::Relaxed) == UNTOUCHED {
+            self.begin(&mut state);
         }
-        let State::Ready { plan, marks } = &mut *state else { return None };
-        Some(f(*plan, self.map(*plan, marks)))
+        if let Some((plan, marks)) = &mut *state {
+            // SAFETY: `begin` has set the region up, which is this supplier's alone: by the claim, or by
+            // the duty of the caller of `from_raw`. The lock keeps other threads out.
+            let mut part = unsafe { Part::new(self.region, *plan, self.shared, marks) };
+            if let Some(found) = f(&mut part) {
+                return Some(found);
+            }
+        }
+        // SAFETY: the lock is held, and there is one part at a time.
+        self.added.iter().find_map(|book| f(&mut unsafe { book.part() }))
     }
 
+    /// Sets the first region up, under the lock.
     #[cold]
-    fn begin(&self) -> State {
-        let Some(plan) = self.region.plan(PAGE) else { return State::Nothing };
-        if self.shared && !self.claim(plan) {
-            return State::Nothing;
+    fn begin(&self, state: &mut Option<(Plan, Marks)>) {
+        let plan = self.region.plan(PAGE, 0);
+        let plan = plan.filter(|&plan| !self.shared || self.region.claim(plan));
+        // SAFETY: the region is this supplier's alone: by the claim, or by the duty of the caller of
+        // `from_raw`.
+        *state = plan.map(|plan| (plan, unsafe { Part::begin(self.region, plan) }));
+        let found = if state.is_some() { OURS } else { NOTHING };
+        // Relaxed: who reads it without the lock looks at the region's bounds alone.
+        self.found.store(found, Ordering::Relaxed);
+    }
+
+    /// Whether the first region is this supplier's, and has pages. Sets it up if need be.
+    fn has_first(&self) -> bool {
+        if self.found.load(Ordering::Relaxed) == UNTOUCHED {
+            self.find(|_| Some(()));
         }
-        // SAFETY: `plan` puts the bitmap here, inside the region, which is this supplier's alone: by
-        // the claim, or by the duty of the caller of `from_raw`.
-        unsafe {
-            let bitmap = self.region.base.add(plan.bitmap).cast::<u64>();
-            bitmap.write_bytes(0, words_for(plan.count));
-        }
-        let mut marks = Marks::default();
-        self.map(plan, &mut marks).reset(plan.count);
-        State::Ready { plan, marks }
-    }
-
-    /// Whether this is the first supplier to want the memory.
-    fn claim(&self, plan: Plan) -> bool {
-        // SAFETY: `plan` puts an aligned word here, inside the region. It is zero at first, being
-        // part of a `StaticMemory`, and all suppliers that know it reach it by this exchange only.
-        let claim =
-            unsafe { AtomicUsize::from_ptr(self.region.base.add(plan.claim).cast().as_ptr()) };
-        claim.swap(1, Ordering::AcqRel) == 0
-    }
-
-    /// The bitmap. `marks` stands for the lock, which it lies under.
-    fn map<'a>(&'a self, plan: Plan, marks: &'a mut Marks) -> FreeMap<'a> {
-        // SAFETY: `plan` puts this many aligned words here, clear of pages and claim; `begin` has
-        // written them. The region is this supplier's alone (by the claim, or by the duty of the
-        // caller of `from_raw`), and the lock, which the caller holds, keeps other threads out.
-        let words = unsafe {
-            let at = self.region.base.add(plan.bitmap).cast::<u64>();
-            core::slice::from_raw_parts_mut(at.as_ptr(), words_for(plan.count))
-        };
-        FreeMap { words, marks }
-    }
-
-    fn address(&self, plan: Plan) -> usize {
-        self.region.base.addr().get() + plan.pages
+        self.found.load(Ordering::Relaxed) == OURS
     }
 }
 
-// SAFETY: the bitmap hands out each page at most once until it is given back, and only pages that
-// `plan` puts inside the region and clear of the bookkeeping. The region belongs to this supplier and
-// outlives it, and stays where it is when the supplier moves. `grid` honours the alignment. Nothing
-// here panics or allocates.
+// SAFETY: the bitmap of a region hands out each page at most once until it is given back, and only pages
+// that its plan puts inside the region and clear of the bookkeeping. Regions belong to this supplier
+// alone, do not overlap, outlive it, and stay where they are when it moves. `Part::take` honours the
+// alignment. Nothing here panics or allocates.
 unsafe impl<L: RawMutex, const PAGE: usize> PageSupplier for StaticPages<L, PAGE> {
     fn page_size(&self) -> usize {
         PAGE
@@ -159,32 +237,23 @@ unsafe impl<L: RawMutex, const PAGE: usize> PageSupplier for StaticPages<L, PAGE
 
     fn alloc_pages(&self, layout: Layout, _: Request) -> Result<PageRun, PageError> {
         PageError::check(layout, PAGE)?;
-        let step = (layout.align() / PAGE).max(1);
-        let taken = self.with(|plan, mut map| {
-            let number = self.address(plan) / PAGE;
-            let phase = number.wrapping_neg() & (step - 1);
-            if phase >= plan.count {
-                return Err(PageError::BadAlign);
+        let mut why = None;
+        let run = self.find(|part| match part.take(layout, PAGE) {
+            Ok(run) => Some(run),
+            Err(error) => {
+                // What may pass outweighs what may not.
+                if why != Some(PageError::Exhausted) {
+                    why = Some(error);
+                }
+                None
             }
-            let taken = map.take(layout.size() / PAGE, Grid { step, phase });
-            let taken = taken.ok_or(PageError::Exhausted)?;
-            Ok((plan.pages + taken.page * PAGE, taken.fresh))
         });
-        let (offset, fresh) = taken.unwrap_or(Err(PageError::Exhausted))?;
-        // SAFETY: the bitmap took these pages for us: they lie in the region, from `offset` on, are
-        // aligned, and are nobody else's. Pages of a `StaticMemory` are zero until handed out.
-        Ok(unsafe {
-            let base = self.region.base.add(offset);
-            PageRun::from_parts(base, layout, fresh && self.shared, 0)
-        })
+        run.ok_or(why.unwrap_or(PageError::Exhausted))
     }
 
     unsafe fn free_pages(&self, run: PageRun) {
-        let pages = run.layout().size() / PAGE;
-        self.with(|plan, mut map| {
-            let first = (run.base().addr().get() - self.address(plan)) / PAGE;
-            map.give(first, pages);
-        });
+        let base = run.base().as_ptr();
+        self.find(|part| part.extent.contains(base).then(|| part.give(&run, PAGE)));
     }
 
     fn regions(&self) -> Option<&dyn Regions> {
@@ -192,14 +261,21 @@ unsafe impl<L: RawMutex, const PAGE: usize> PageSupplier for StaticPages<L, PAGE
     }
 }
 
-// SAFETY: all runs lie in the one region, which never changes.
+// SAFETY: all runs lie in regions that only come, and each makes the list longer.
 unsafe impl<L: RawMutex, const PAGE: usize> Regions for StaticPages<L, PAGE> {
     fn generation(&self) -> u64 {
-        0
+        u64::from(self.has_first()) + self.added.iter().count() as u64
     }
 
     fn visit_regions(&self, visit: &mut dyn FnMut(Region)) {
-        visit(Region { base: self.region.base, len: self.region.len });
+        let first = self.has_first().then_some(self.region);
+        for Extent { base, len } in first.into_iter().chain(self.added.iter().map(|b| b.extent)) {
+            visit(Region { base, len });
+        }
+    }
+
+    fn holds(&self, at: *const u8) -> bool {
+        self.contains(at)
     }
 }
 
@@ -208,6 +284,7 @@ impl<L: RawMutex, const PAGE: usize> core::fmt::Debug for StaticPages<L, PAGE> {
         f.debug_struct("StaticPages")
             .field("base", &self.region.base)
             .field("len", &self.region.len)
+            .field("added", &self.added.iter().count())
             .field("page", &PAGE)
             .finish_non_exhaustive()
     }

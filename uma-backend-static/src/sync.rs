@@ -1,5 +1,5 @@
 //! The only file of this crate that names shared cells, so that a model checker can take their place.
 
 pub(crate) use core::cell::UnsafeCell;
-pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
+pub(crate) use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 pub(crate) use lock_api::Mutex;

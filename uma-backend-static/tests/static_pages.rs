@@ -4,8 +4,8 @@ use std::alloc::Layout;
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 
-use uma_backend_static::{StaticMemory, StaticPages};
-use uma_core::{PageError, PageRun, PageSupplier, Request};
+use uma_backend_static::{AddError, StaticMemory, StaticPages};
+use uma_core::{PageError, PageRun, PageSupplier, Regions, Request};
 
 type Pages = StaticPages<spin::Mutex<()>>;
 
@@ -207,4 +207,177 @@ fn threads_share_it() {
         }
     });
     assert_eq!(PAGES.stats().largest, 64);
+}
+
+#[test]
+fn regions_are_added_and_used_in_order() {
+    static ONE: StaticMemory<{ 5 * PAGE }> = StaticMemory::new();
+    static TWO: StaticMemory<{ 9 * PAGE }> = StaticMemory::new();
+    static PAGES: Pages = Pages::new(&ONE);
+    let small = take(&PAGES, 3, PAGE).unwrap();
+    assert_eq!(take(&PAGES, 2, PAGE).unwrap_err(), PageError::Exhausted);
+    assert_eq!(Regions::generation(&PAGES), 1);
+    PAGES.add(&TWO).unwrap();
+    assert_eq!(Regions::generation(&PAGES), 2);
+    let stats = PAGES.stats();
+    assert_eq!((stats.total, stats.free, stats.largest, stats.regions), (12, 9, 8, 2));
+    // Where it fits first, and never from one into the other.
+    let two = take(&PAGES, 2, PAGE).unwrap();
+    let one = take(&PAGES, 1, PAGE).unwrap();
+    let region = |run: &PageRun| {
+        let mut found = Vec::new();
+        let base = run.base().as_ptr();
+        let mut index = 0;
+        PAGES.visit_regions(&mut |region| {
+            if region.contains(base, run.layout().size()) {
+                found.push(index);
+            }
+            index += 1;
+        });
+        assert_eq!((index, found.len()), (2, 1));
+        assert!(PAGES.contains(base) && PAGES.holds(base));
+        found[0]
+    };
+    assert_eq!((region(&small), region(&two), region(&one)), (0, 1, 0));
+    assert!(two.is_zeroed(), "so is an array that was added");
+    assert_eq!(take(&PAGES, 7, PAGE).unwrap_err(), PageError::Exhausted);
+    let rest = take(&PAGES, 6, PAGE).unwrap();
+    assert_eq!(PAGES.stats().free, 0);
+    // Each goes back where it came from.
+    for (run, largest) in [(small, 3), (one, 4), (two, 4), (rest, 8)] {
+        give(&PAGES, run);
+        assert_eq!(PAGES.stats().largest, largest);
+    }
+    assert_eq!(PAGES.stats().free, 12);
+}
+
+#[test]
+fn alignments_that_only_some_region_has() {
+    // Eight pages each, the first so that none of its pages but the first is at a multiple of 16.
+    let memory = Box::leak(vec![0u8; 64 * PAGE].into_boxed_slice());
+    let base = NonNull::from_mut(memory).cast::<u8>();
+    let first = base.addr().get().next_multiple_of(16 * PAGE) - base.addr().get();
+    let pages = Pages::empty();
+    assert_eq!(take(&pages, 1, PAGE).unwrap_err(), PageError::Exhausted);
+    assert_eq!((pages.stats().regions, Regions::generation(&pages)), (0, 0));
+    // SAFETY: parts of leaked memory that nobody else uses, and that do not overlap.
+    unsafe {
+        pages.add_raw(base.add(first + PAGE), 8 * PAGE).unwrap();
+        assert_eq!(take(&pages, 1, 16 * PAGE).unwrap_err(), PageError::BadAlign);
+        pages.add_raw(base.add(first + 15 * PAGE), 8 * PAGE).unwrap();
+    }
+    let run = take(&pages, 1, 16 * PAGE).unwrap();
+    assert_eq!(run.base().addr().get(), base.addr().get() + first + 16 * PAGE);
+    assert!(!run.is_zeroed(), "raw memory may hold anything");
+    // It may have one later, whatever those before and behind it say.
+    // SAFETY: as above.
+    unsafe { pages.add_raw(base.add(first + 33 * PAGE), 8 * PAGE).unwrap() };
+    assert_eq!(take(&pages, 1, 16 * PAGE).unwrap_err(), PageError::Exhausted);
+    give(&pages, run);
+}
+
+#[test]
+fn regions_that_cannot_be_added() {
+    static ONE: StaticMemory<{ 9 * PAGE }> = StaticMemory::new();
+    static TWO: StaticMemory<{ 9 * PAGE }> = StaticMemory::new();
+    static TINY: StaticMemory<PAGE> = StaticMemory::new();
+    static PAGES: Pages = Pages::new(&ONE);
+    static OTHER: Pages = Pages::new(&TWO);
+    assert_eq!(PAGES.add(&ONE), Err(AddError::Overlaps));
+    assert_eq!(PAGES.add(&TINY), Err(AddError::TooSmall));
+    assert_eq!(OTHER.stats().total, 8);
+    assert_eq!(PAGES.add(&TWO), Err(AddError::Claimed));
+    let memory = Box::leak(vec![0xab_u8; 8 * PAGE].into_boxed_slice());
+    let base = NonNull::from_mut(memory).cast::<u8>();
+    // SAFETY: parts of leaked memory that nobody else uses; those that overlap are refused.
+    unsafe {
+        PAGES.add_raw(base, 4 * PAGE).unwrap();
+        for (from, len) in [(0, 4), (3, 4), (1, 2)] {
+            let again = PAGES.add_raw(base.add(from * PAGE), len * PAGE);
+            assert_eq!(again, Err(AddError::Overlaps));
+        }
+        assert_eq!(base.add(4 * PAGE).read(), 0xab, "written before it was looked at");
+        PAGES.add_raw(base.add(4 * PAGE), 4 * PAGE).unwrap();
+    }
+    for (error, text) in [
+        (AddError::Overlaps, "overlaps"),
+        (AddError::TooSmall, "no room"),
+        (AddError::Claimed, "another supplier"),
+    ] {
+        assert!(error.to_string().contains(text), "{error}");
+    }
+    assert_eq!((PAGES.stats().regions, OTHER.stats().regions), (3, 1));
+    // One that is claimed away before it was used holds nothing, and is no region.
+    static LATE: Pages = Pages::new(&ONE);
+    assert!(!LATE.contains((&raw const ONE).cast()) && LATE.regions().is_some());
+    assert_eq!(Regions::generation(&LATE), 0);
+    LATE.visit_regions(&mut |region| panic!("{region:?} belongs to another"));
+}
+
+#[test]
+fn many_regions_to_exhaustion_and_back() {
+    let memory = Box::leak(vec![0u8; 300 * PAGE].into_boxed_slice());
+    let base = NonNull::from_mut(memory).cast::<u8>();
+    let pages = Pages::empty();
+    let mut random = Random(0x0bad_cafe_dead_beef);
+    let mut at = 0;
+    while at < 280 * PAGE {
+        let len = 2 * PAGE + random.below(12 * PAGE);
+        // SAFETY: parts of leaked memory that nobody else uses, one behind the other.
+        if unsafe { pages.add_raw(base.add(at), len) }.is_err() {
+            assert!(len < 4 * PAGE, "no room for a page in {len} bytes");
+        }
+        at += len + random.below(100);
+    }
+    let whole = pages.stats();
+    assert!(whole.regions > 20 && whole.total > 200, "{whole:?}");
+    for _ in 0..50 {
+        let mut held = Vec::new();
+        let mut left = whole.total;
+        while left > 0 {
+            let count = 1 + random.below(6);
+            let Ok(run) = take(&pages, count, PAGE).or_else(|_| take(&pages, 1, PAGE)) else {
+                panic!("{left} pages are free, but not one can be had");
+            };
+            left -= run.layout().size() / PAGE;
+            // SAFETY: the run is ours.
+            unsafe { run.base().write_bytes(0xee, run.layout().size()) };
+            held.push(run);
+        }
+        assert_eq!((pages.stats().free, pages.stats().largest), (0, 0));
+        while !held.is_empty() {
+            give(&pages, held.swap_remove(random.below(held.len())));
+        }
+        assert_eq!(pages.stats(), whole);
+    }
+}
+
+#[test]
+fn regions_come_while_threads_allocate() {
+    let memory = Box::leak(vec![0u8; 64 * PAGE].into_boxed_slice());
+    let base = NonNull::from_mut(memory).cast::<u8>();
+    let pages = Pages::empty();
+    std::thread::scope(|scope| {
+        for thread in 0..3_u8 {
+            let pages = &pages;
+            scope.spawn(move || {
+                let mut random = Random(77 + u64::from(thread));
+                while pages.stats().regions < 8 {
+                    let Ok(run) = take(pages, 1 + random.below(4), PAGE) else { continue };
+                    std::thread::yield_now();
+                    assert!(pages.contains(run.base().as_ptr()));
+                    // SAFETY: the run is ours.
+                    unsafe { run.base().write_bytes(thread, run.layout().size()) };
+                    give(pages, run);
+                }
+            });
+        }
+        for index in 0..8 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            // SAFETY: parts of leaked memory that nobody else uses, one beside the other.
+            unsafe { pages.add_raw(base.add(index * 8 * PAGE), 8 * PAGE) }.unwrap();
+        }
+    });
+    let stats = pages.stats();
+    assert!(stats.free == stats.total && stats.total >= 48, "{stats:?}");
 }
