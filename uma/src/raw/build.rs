@@ -131,8 +131,9 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         }
     }
 
-    /// The zone, to be made at its first use.
-    pub(crate) const fn lazy(self) -> RawZone<P, H, O> {
+    /// The zone, to be made at its first use, also as a `static`. What is wrong with the description then
+    /// shows as allocations that fail.
+    pub const fn lazy(self) -> RawZone<P, H, O> {
         // Taken apart by hand: a const fn cannot drop `self`.
         let this = core::mem::ManuallyDrop::new(self);
         // SAFETY: `ManuallyDrop` is `repr(transparent)`, so the pointer is one to the builder; each

@@ -359,6 +359,15 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         made.map_err(|reason| self.error(reason))
     }
 
+    /// Calls `visit` for every item that is out of its slab, in the order of addresses: those in use, and
+    /// those in caches unless [`reclaim`](Self::reclaim) emptied them, and those of other zones on the same
+    /// slabs. Nothing for items that do not come from slabs. See [`Keg::for_each_live`](uma_keg::Keg::for_each_live).
+    pub fn for_each_live(&self, visit: impl FnMut(Item)) {
+        if let Some(slabs) = self.made().and_then(Core::slabs) {
+            slabs.for_each_live(visit);
+        }
+    }
+
     const VTABLE: Vtable = Vtable {
         name: |core| {
             // SAFETY: the registry passes the pointer that `make` gave it, to a live `Core`.
