@@ -71,8 +71,8 @@ const EVERYTHING: &[&str] = &[
     "uma-backend-mmap",
     "uma-backend-static",
     "uma",
-    "uma-kmem-compat",
     "uma-malloc",
+    "uma-kmem-compat",
     "uma-testkit",
 ];
 
@@ -233,4 +233,5 @@ fn planted_faults_are_found() {
     assert_eq!(fault("uma-keg", "uma-core"), None);
     assert_eq!(fault("uma-keg", "hashbrown"), None);
     assert_eq!(fault("uma-core", "lock_api"), None);
+    assert_eq!(fault("uma-kmem-compat", "uma-malloc"), None);
 }
