@@ -84,8 +84,12 @@ pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     pub(crate) config: CacheConfig,
     /// Items that new buckets have room for.
     pub(crate) capacity: AtomicU16,
+    /// Items that a bucket may have room for; 0 where nothing is cached. See `bound`.
+    pub(crate) largest: AtomicU16,
     /// How often buckets were found too small.
     pub(crate) strain: AtomicU32,
+    /// Items that may be cached, or `u64::MAX`.
+    pub(crate) bound: AtomicU64,
     pub(crate) depot: Mutex<L, Depot>,
     /// Threads that have items in hand for longer than a moment (see [`Busy`]).
     pub(crate) busy: AtomicUsize,
@@ -114,7 +118,9 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
                 metadata,
                 config: CacheConfig { bucket, max_bucket, ..config },
                 capacity: AtomicU16::new(bucket),
+                largest: AtomicU16::new(if bucket == 0 { 0 } else { max_bucket }),
                 strain: AtomicU32::new(0),
+                bound: AtomicU64::new(u64::MAX),
                 depot: Mutex::const_new(L::INIT, Depot::new()),
                 busy: AtomicUsize::new(0),
                 hungry: AtomicUsize::new(0),
@@ -301,6 +307,7 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
 
     fn settle(&self) {
         self.pass_on();
+        self.keep_bound();
         self.source.settle();
     }
 }

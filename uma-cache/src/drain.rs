@@ -52,7 +52,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         };
         self.empty_depot(keep);
         // Buckets that grew in a rush start small again.
-        self.capacity.store(self.config.bucket, Ordering::Relaxed);
+        let largest = self.largest.load(Ordering::Relaxed);
+        self.capacity.store(self.config.bucket.min(largest), Ordering::Relaxed);
         self.delete_empty();
     }
 
@@ -179,12 +180,13 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     fn census(&self, first: usize, each: &mut dyn FnMut(usize, u64)) {
         let underway = Underway::new(self);
         let slots = self.slots();
+        let mut oversize = false;
         self.detach_group(first, &mut |cpu, which, mut bucket| {
             if bucket.is_none() {
                 return;
             }
             self.count(bucket.harvest());
-            let count = u64::from(bucket.count());
+            let (count, capacity) = (u64::from(bucket.count()), bucket.capacity());
             let back = match slots.get(cpu) {
                 Some(slot) if Busy::none(self.hungry.load(Ordering::SeqCst)) => {
                     slot.put_back(which, bucket)
@@ -192,10 +194,18 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
                 _ => Err(bucket),
             };
             match back {
-                Ok(()) => each(cpu, count),
+                Ok(()) => {
+                    each(cpu, count);
+                    oversize |= self.too_large(capacity);
+                }
                 Err(bucket) => self.keep(bucket),
             }
         });
         drop(underway);
+        if oversize {
+            // A bound came meanwhile, and did not find what was in hand here.
+            self.flush();
+        }
+        self.keep_bound();
     }
 }

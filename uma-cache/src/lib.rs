@@ -44,6 +44,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod bound;
 pub mod bucket;
 mod bulk;
 mod cache;

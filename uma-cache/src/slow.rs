@@ -39,9 +39,14 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Hand<'_, S, C, L, M> {
     /// slot declines, the same bucket stays in hand.
     pub(crate) fn install(mut self, which: Which) -> Self {
         let bucket = core::mem::replace(&mut self.bucket, Owned::none());
-        self.bucket = match self.cache.percpu.swap(self.cache.slots(), which, bucket) {
-            Ok(bucket) | Err(bucket) => bucket,
-        };
+        let capacity = bucket.capacity();
+        match self.cache.percpu.swap(self.cache.slots(), which, bucket) {
+            Ok(bucket) => {
+                self.bucket = bucket;
+                self.cache.installed(capacity);
+            }
+            Err(bucket) => self.bucket = bucket,
+        }
         self
     }
 }
@@ -181,7 +186,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
 
     /// Whether items may be put into buckets just now.
     pub(crate) fn may_cache(&self) -> bool {
-        if self.config.bucket == 0 || self.source.wanted() || self.frozen.load(Ordering::SeqCst) {
+        let none = self.largest.load(Ordering::Relaxed) == 0;
+        if none || self.source.wanted() || self.frozen.load(Ordering::SeqCst) {
             return false;
         }
         self.make_slots();
@@ -277,14 +283,19 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         Some(Hand { cache: self, bucket: self.empty_bucket()? })
     }
 
-    /// An empty bucket, from the depot or new. Those from before the buckets grew are given up.
+    /// An empty bucket, from the depot or new. Those from before the buckets grew, or were bounded, are given
+    /// up.
     fn empty_bucket(&self) -> Option<Owned> {
-        let capacity = self.capacity.load(Ordering::Relaxed);
+        let largest = self.largest.load(Ordering::Relaxed);
+        let capacity = self.capacity.load(Ordering::Relaxed).min(largest);
         loop {
             let kept = self.lock_depot().take_empty();
             match kept {
-                Some(bucket) if bucket.capacity() >= capacity => return Some(bucket),
-                Some(small) => small.delete_in(&self.metadata),
+                Some(bucket) if (capacity..=largest).contains(&bucket.capacity()) => {
+                    return Some(bucket);
+                }
+                Some(unfit) => unfit.delete_in(&self.metadata),
+                None if capacity == 0 => return None,
                 None => return Owned::new_in(&self.metadata, capacity),
             }
         }
@@ -306,7 +317,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             return;
         }
         let larger = next_capacity(self.capacity.load(Ordering::Relaxed));
-        self.capacity.store(larger.min(self.config.max_bucket), Ordering::Relaxed);
+        self.capacity.store(larger.min(self.largest.load(Ordering::Relaxed)), Ordering::Relaxed);
     }
 
     /// Leaves a bucket to the depot, or takes it apart if the depot has enough.
@@ -315,8 +326,10 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             return;
         }
         self.count(bucket.harvest());
-        let most = self.config.depot.saturating_mul(self.percpu.cpus());
-        let refused = self.lock_depot().put_bounded(bucket, most);
+        let mut depot = self.lock_depot();
+        // Asked under the lock: whoever lowers the bound empties the depot afterwards.
+        let refused = depot.put_bounded(bucket, self.depot_most());
+        drop(depot);
         if let Err(bucket) = refused {
             self.strained();
             self.spill(bucket).delete_in(&self.metadata);

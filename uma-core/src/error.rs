@@ -57,6 +57,9 @@ impl core::error::Error for PageError {}
 pub enum AllocError {
     /// As many items exist as the limit allows, and the caller would not or could not wait.
     Limit,
+    /// The zones of a group hold as many bytes as its limit allows, and the caller would not or could not
+    /// wait.
+    GroupLimit,
     /// The deadline passed while waiting at the limit.
     TimedOut,
     /// No pages for a new slab.
@@ -75,7 +78,10 @@ impl AllocError {
     pub const fn is_shortage(self) -> bool {
         matches!(
             self,
-            Self::Limit | Self::Metadata | Self::Pages(PageError::Exhausted | PageError::System(_))
+            Self::Limit
+                | Self::GroupLimit
+                | Self::Metadata
+                | Self::Pages(PageError::Exhausted | PageError::System(_))
         )
     }
 }
@@ -96,6 +102,7 @@ impl fmt::Display for AllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Limit => f.write_str("the zone is at its limit of items"),
+            Self::GroupLimit => f.write_str("the zone's group is at its limit of bytes"),
             Self::TimedOut => f.write_str("the deadline passed while waiting at the zone's limit"),
             Self::Pages(error) => error.fmt(f),
             Self::Metadata => f.write_str("no memory for the allocator's own bookkeeping"),

@@ -1,29 +1,11 @@
 //! At most N items, and callers that wait for one.
 //!
-//! One word holds the count of items and the count of sleepers, so that one atomic operation decides:
+//! How room is counted, and how callers wait for it in order of arrival, is told in `gate`. Here one unit
+//! is one item that is out of the source below, in use or in a cache above.
 //!
-//! ```text
-//!    63            44 43                                   0
-//!   +----------------+--------------------------------------+
-//!   |  sleepers (20) |  items out of this layer (44)        |
-//!   +----------------+--------------------------------------+
-//! ```
-//!
-//! # Protocol
-//!
-//! - *Charge*: with no sleepers and room, add to the items. Otherwise the caller fails, or enlists.
-//! - *Enlist*: under the queue's lock, try to charge once more, else count a sleeper and join the end
-//!   of the queue. The word changes under the lock, so a refund either comes before (and the charge
-//!   sees the room) or after (and the refund sees the sleeper).
-//! - *Refund*: subtract from the items; if there are sleepers, *hand out*: under the lock, while there
-//!   is room, move one sleeper to one item in a single step, and wake its owner after the lock.
-//!
-//! A woken caller already owns its item's place, so nobody can overtake it: service is strictly in
-//! order of arrival. While anybody sleeps [`ItemSource::wanted`] is true and caches above pass frees
-//! on. The sleeper's `flush` runs after it enlisted; a free that went into a cache before the flush is
-//! found by the flush, one that comes later sees `wanted`.
-//!
-//! Lock order: the queue's lock is a leaf. The source below, `flush` and wake-ups run without it.
+//! While anybody sleeps [`ItemSource::wanted`] is true and caches above pass frees on. The sleeper's
+//! `flush` runs after it enlisted; a free that went into a cache before the flush is found by the flush,
+//! one that comes later sees `wanted`.
 
 use core::alloc::Layout;
 use core::mem::MaybeUninit;
@@ -31,20 +13,9 @@ use core::num::NonZeroU64;
 
 use lock_api::RawMutex;
 
-use crate::queue::{Node, Queue};
+use crate::gate::{Gate, UNLIMITED};
 use crate::sync::{AtomicU64, Ordering, const_unless_modelled};
 use crate::{AllocError, Item, ItemSource, Process, Reclaim, Request, Sleep, Stats};
-
-const ITEMS: u64 = (1 << 44) - 1;
-const ONE_SLEEPER: u64 = 1 << 44;
-
-const fn items(word: u64) -> u64 {
-    word & ITEMS
-}
-
-const fn sleepers(word: u64) -> u64 {
-    word >> 44
-}
 
 /// Lets at most a given number of items out of `S` at once. Callers beyond that fail, or wait for
 /// their turn, by `Z`.
@@ -54,7 +25,11 @@ const fn sleepers(word: u64) -> u64 {
 /// directions: never more than N, and N can always be in use.
 ///
 /// That is so with one cache above the limit. If several stacks share a limit by reference and have
-/// caches of their own, each flushes only its own, and what the others hold is out of its reach.
+/// caches of their own, each flushes only its own, and what the others hold is out of its reach. For
+/// zones that share a limit there are [groups](crate::LimitGroup).
+///
+/// Waiting callers are served strictly in the order in which they joined the queue, threads and
+/// [tasks](Self::place) alike, each by exactly one wake-up.
 ///
 /// An item that is freed twice counts as two that came back, although the source below refuses the second:
 /// after such a misuse one more than the limit may be out.
@@ -62,15 +37,9 @@ const fn sleepers(word: u64) -> u64 {
 /// Without a limit it only counts, and the count costs one atomic addition per batch.
 pub struct Limited<S, L: RawMutex, Z: Sleep> {
     source: S,
-    word: AtomicU64,
-    max: AtomicU64,
+    gate: Gate<L, Z>,
     sleeps: AtomicU64,
-    queue: Queue<L, Z::Waker>,
-    sleep: Z,
 }
-
-/// Most items that the word can count: 2^44 - 1. No limit means this one.
-const UNLIMITED: u64 = ITEMS;
 
 impl<S, L: RawMutex, Z: Sleep> Limited<S, L, Z> {
     const_unless_modelled! {
@@ -78,11 +47,8 @@ impl<S, L: RawMutex, Z: Sleep> Limited<S, L, Z> {
         pub const fn new(source: S, max: Option<NonZeroU64>, sleep: Z) -> Self {
             Self {
                 source,
-                word: AtomicU64::new(0),
-                max: AtomicU64::new(Self::bound(max)),
+                gate: Gate::new(Self::bound(max), sleep),
                 sleeps: AtomicU64::new(0),
-                queue: Queue::new(),
-                sleep,
             }
         }
     }
@@ -101,164 +67,58 @@ impl<S, L: RawMutex, Z: Sleep> Limited<S, L, Z> {
 
     /// The limit in items, if there is one (`uma_zone_get_max`).
     pub fn max(&self) -> Option<NonZeroU64> {
-        let max = self.max.load(Ordering::Relaxed);
+        let max = self.gate.max();
         if max == UNLIMITED { None } else { NonZeroU64::new(max) }
     }
 
     /// Changes the limit (`uma_zone_set_max`), at any time. Raising it serves waiting callers at
     /// once. Lowering it below the number of items that are out takes none away: nothing more is
     /// handed out until enough came back.
+    ///
+    /// The number is taken as it is. FreeBSD once rounded it to whole slabs, down to none, which meant no
+    /// limit at all.
     pub fn set_max(&self, max: Option<NonZeroU64>) {
-        self.max.store(Self::bound(max), Ordering::SeqCst);
-        self.hand_out();
+        self.gate.set_max(Self::bound(max));
     }
 
     /// Items that are out, in use or in caches above.
     pub fn items(&self) -> u64 {
-        items(self.word.load(Ordering::Relaxed))
+        self.gate.units()
     }
 
     /// Callers asleep at the limit just now (`uma_zone_exhausted` asks whether there are any).
     pub fn sleepers(&self) -> u64 {
-        sleepers(self.word.load(Ordering::Relaxed))
+        self.gate.sleepers()
     }
 
-    /// Takes room for up to `wanted` items and returns for how many.
-    fn charge(&self, wanted: u64) -> u64 {
-        let mut word = self.word.load(Ordering::SeqCst);
-        loop {
-            let room = self.max.load(Ordering::SeqCst).saturating_sub(items(word));
-            let take = if sleepers(word) == 0 { wanted.min(room) } else { 0 };
-            if take == 0 {
-                return 0;
-            }
-            match self.word.compare_exchange_weak(
-                word,
-                word + take,
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            ) {
-                Ok(_) => return take,
-                Err(now) => word = now,
-            }
-        }
-    }
-
-    /// Gives room back, and serves those who wait for it.
-    fn refund(&self, count: u64) {
-        // Never below zero: after a double free the source below panics, and the item that came back
-        // once too often must not turn into a borrow from the sleepers.
-        let less = |word| Some(word - count.min(items(word)));
-        let before = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
-        if before.is_ok_and(|word| sleepers(word) != 0) {
-            self.hand_out();
-        }
-    }
-
-    /// Serves waiting callers, first come first served, as long as there is room.
-    fn hand_out(&self) {
-        loop {
-            let mut queue = self.queue.lock();
-            // First of all, since a clone is foreign code: so far nothing has changed.
-            let Some(waker) = queue.first() else { return };
-            // A sleeper is counted exactly while it is in the queue, both under this lock.
-            if !self.one_sleeper_to_item() {
-                return;
-            }
-            queue.grant_first();
-            drop(queue);
-            self.sleep.wake(&waker);
-        }
-    }
-
-    /// If there are a sleeper and room, turns the one into a use of the other.
-    fn one_sleeper_to_item(&self) -> bool {
-        self.word
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |word| {
-                let room = items(word) < self.max.load(Ordering::SeqCst);
-                (sleepers(word) != 0 && room).then(|| word + 1 - ONE_SLEEPER)
-            })
-            .is_ok()
-    }
-
-    /// Joins the queue. Returns whether room was found instead.
+    /// A place for one item, for a caller that waits as a task does: the future ends when it is this
+    /// caller's turn and there is room. `flush` runs once, when the caller has joined the queue, and gives
+    /// back what caches above hold (their [`settle`](ItemSource::settle) does, now that somebody waits).
     ///
-    /// # Safety
+    /// The future may be dropped at any time: its place in the queue, or the room it was granted, goes to
+    /// the next. In the copy of a process made by fork(2) it must be polled again, and joins the queue anew.
     ///
-    /// As [`List::push`](crate::queue::List::push), if it returns `Ok(false)`.
-    unsafe fn enlist(&self, node: &Node<Z::Waker>) -> Result<bool, AllocError> {
-        let mut queue = self.queue.lock();
-        let mut charged = false;
-        let change = |word| {
-            charged = sleepers(word) == 0 && items(word) < self.max.load(Ordering::SeqCst);
-            match charged {
-                true => Some(word + 1),
-                false => word.checked_add(ONE_SLEEPER),
-            }
-        };
-        // It declines only if a million callers sleep already.
-        let changed = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
-        changed.map_err(|_| AllocError::Limit)?;
-        if !charged {
-            // SAFETY: passed on to the caller.
-            unsafe { queue.push(node) };
-        }
-        Ok(charged)
-    }
-
-    /// Waits for room for one item. `flush` runs once, after the caller has its place in the queue.
-    fn wait(&self, request: Request, flush: &mut dyn FnMut()) -> Result<(), AllocError> {
-        let node = Node::new(self.sleep.waker());
-        // SAFETY: the node is in no list; it stays in this frame, and the guard below withdraws it
-        // before the frame ends, also by unwinding.
-        if unsafe { self.enlist(&node)? } {
-            return Ok(());
-        }
-        let place = Place { limit: self, node: &node };
-        flush();
-        if !node.waiter.granted() {
+    /// # Errors
+    ///
+    /// [`AllocError::Limit`] if a million callers wait already.
+    pub async fn place(&self, flush: impl FnMut()) -> Result<LimitPlace<'_, S, L, Z>, AllocError> {
+        if self.gate.charge(1, 1) == 0 {
             self.sleeps.fetch_add(1, Ordering::Relaxed);
+            self.gate.reserve(1, flush).await?;
         }
-        while !node.waiter.granted() {
-            if request.deadline().passed(self.sleep.now()) {
-                return if place.withdraw() { Err(AllocError::TimedOut) } else { Ok(()) };
-            }
-            self.sleep.sleep(request.deadline());
-        }
-        core::mem::forget(place);
-        Ok(())
+        Ok(LimitPlace(Charged { limit: self, count: 1 }))
     }
 }
 
-/// A place in the queue, given up if its owner unwinds out of `flush` or a sleep.
-struct Place<'a, S, L: RawMutex, Z: Sleep> {
-    limit: &'a Limited<S, L, Z>,
-    node: &'a Node<Z::Waker>,
-}
+/// Room for one item at a limit. Dropped, it goes to the next caller.
+#[must_use = "room that is not used goes back"]
+pub struct LimitPlace<'a, S, L: RawMutex, Z: Sleep>(Charged<'a, S, L, Z>);
 
-impl<S, L: RawMutex, Z: Sleep> Place<'_, S, L, Z> {
-    /// Leaves the queue. Returns `false` if it was too late and the item's place is already ours.
-    fn withdraw(self) -> bool {
-        let withdrawn = self.leave();
-        core::mem::forget(self);
-        withdrawn
-    }
-
-    fn leave(&self) -> bool {
-        let mut queue = self.limit.queue.lock();
-        let withdrawn = queue.withdraw(self.node);
-        if withdrawn {
-            self.limit.word.fetch_sub(ONE_SLEEPER, Ordering::SeqCst);
-        }
-        withdrawn
-    }
-}
-
-impl<S, L: RawMutex, Z: Sleep> Drop for Place<'_, S, L, Z> {
-    fn drop(&mut self) {
-        if !self.leave() {
-            self.limit.refund(1);
-        }
+impl<S, L: RawMutex, Z: Sleep> LimitPlace<'_, S, L, Z> {
+    /// The room is used: by an item that the caller took from the source below the limit, past it. It
+    /// comes back through the limit.
+    pub fn used(self) {
+        self.0.settle(1);
     }
 }
 
@@ -278,7 +138,7 @@ impl<S, L: RawMutex, Z: Sleep> Charged<'_, S, L, Z> {
 impl<S, L: RawMutex, Z: Sleep> Drop for Charged<'_, S, L, Z> {
     fn drop(&mut self) {
         if self.count != 0 {
-            self.limit.refund(self.count);
+            self.limit.gate.refund(self.count);
         }
     }
 }
@@ -295,7 +155,7 @@ unsafe impl<S: ItemSource, L: RawMutex, Z: Sleep> ItemSource for Limited<S, L, Z
         request: Request,
     ) -> Result<usize, AllocError> {
         // A slice never has more elements than a u64 counts.
-        let count = self.charge(into.len() as u64);
+        let count = self.gate.charge(1, into.len() as u64);
         if count == 0 {
             return Err(AllocError::Limit);
         }
@@ -323,12 +183,12 @@ unsafe impl<S: ItemSource, L: RawMutex, Z: Sleep> ItemSource for Limited<S, L, Z
         request: Request,
         flush: &mut dyn FnMut(),
     ) -> Result<Item, AllocError> {
-        if self.charge(1) == 0 {
+        if self.gate.charge(1, 1) == 0 {
             if Z::CAN_SLEEP && request.may_wait() {
-                self.wait(request, flush)?;
+                self.gate.wait(1, request.deadline(), &self.sleeps, flush)?;
             } else {
                 flush();
-                if self.charge(1) == 0 {
+                if self.gate.charge(1, 1) == 0 {
                     return Err(AllocError::Limit);
                 }
             }
@@ -346,7 +206,7 @@ unsafe impl<S: ItemSource, L: RawMutex, Z: Sleep> ItemSource for Limited<S, L, Z
     }
 
     fn wanted(&self) -> bool {
-        sleepers(self.word.load(Ordering::SeqCst)) != 0 || self.source.wanted()
+        self.gate.wanted() || self.source.wanted()
     }
 
     fn reclaim(&self, mode: Reclaim) {
@@ -356,26 +216,22 @@ unsafe impl<S: ItemSource, L: RawMutex, Z: Sleep> ItemSource for Limited<S, L, Z
     fn visit_stats(&self, stats: &mut Stats) {
         self.source.visit_stats(stats);
         stats.limit = self.max().map_or(0, NonZeroU64::get);
-        stats.sleeps = self.sleeps.load(Ordering::Relaxed);
+        stats.sleeps += self.sleeps.load(Ordering::Relaxed);
         stats.sleepers = self.sleepers();
     }
 
     fn prefork(&self) {
-        self.queue.hold();
+        self.gate.hold();
         self.source.prefork();
     }
 
     unsafe fn postfork(&self, process: Process) {
-        // SAFETY: the caller's duty is passed on unchanged.
-        unsafe { self.source.postfork(process) };
-        if process == Process::Copy {
-            // Nobody waits here: the threads that did are in the original, and so are their nodes.
-            self.word.fetch_and(ITEMS, Ordering::SeqCst);
-            // SAFETY: `prefork` took the queue's lock, and nobody else is there to touch it.
-            unsafe { self.queue.forget_all() };
+        // SAFETY: the caller's duty is passed on unchanged, who also called `prefork`, which took the
+        // lock.
+        unsafe {
+            self.source.postfork(process);
+            self.gate.let_go(process);
         }
-        // SAFETY: the caller called `prefork`, which took the lock.
-        unsafe { self.queue.let_go() };
     }
 
     fn settle(&self) {
@@ -391,5 +247,11 @@ impl<S: core::fmt::Debug, L: RawMutex, Z: Sleep> core::fmt::Debug for Limited<S,
             .field("sleepers", &self.sleepers())
             .field("source", &self.source)
             .finish_non_exhaustive()
+    }
+}
+
+impl<S, L: RawMutex, Z: Sleep> core::fmt::Debug for LimitPlace<'_, S, L, Z> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("LimitPlace")
     }
 }

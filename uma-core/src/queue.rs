@@ -1,130 +1,196 @@
-//! Callers that wait for an item, first come first served.
+//! Callers that wait for room, first come first served.
 //!
-//! The waiting callers' nodes live on their own stacks and are linked into a list under one lock:
+//! The waiting callers' nodes live on their own stacks, or in their futures, and are linked into a list
+//! under one lock:
 //!
 //! ```text
-//!   queue.first --> [waiter A] --> [waiter B] --> [waiter C] --> null
-//!                                                 ^
-//!   queue.last -----------------------------------'
+//!   list.first --> [node A] <--> [node B] <--> [node C] <-- list.last
 //! ```
 //!
-//! A node is in the list from [`Queue::push`] until it is granted or withdrawn, both under the lock.
-//! `granted` is the last thing written to a node by another thread: from then on its owner may
-//! return and the node is gone. Wake-ups happen after the lock is dropped, by a cloned waker.
+//! A node is in the list from [`List::push`] until it is settled or withdrawn, both under the lock.
+//! `state` is the last thing written to a node by another thread: from then on its owner may return and
+//! the node is gone. The waker is moved out of the node under the lock and used after it, so neither a
+//! clone nor a wake-up, which are foreign code, runs under the lock.
+//!
+//! In the copy of a process that fork(2) makes, the list begins anew, and with it an *era*: a node of a
+//! future that was copied along finds that it is of an earlier one, and touches no neighbour.
 
 use core::ptr;
+use core::task;
 
 use lock_api::RawMutex;
 
-use crate::sync::{AtomicBool, Mutex, Ordering, UnsafeCell};
+use crate::sync::{AtomicU8, Mutex, Ordering, UnsafeCell};
 
-/// One waiting caller, as others see it.
-pub(crate) struct Waiter<W> {
-    waker: W,
-    granted: AtomicBool,
+/// Whom to wake.
+pub(crate) enum Wake<W> {
+    /// A thread, by the zone's `Sleep`.
+    Thread(W),
+    /// A task, by its own executor.
+    Task(task::Waker),
 }
 
-impl<W> Waiter<W> {
-    pub(crate) fn new(waker: W) -> Self {
-        Self { waker, granted: AtomicBool::new(false) }
-    }
-
-    /// Whether what it waits for is now its own.
-    pub(crate) fn granted(&self) -> bool {
-        self.granted.load(Ordering::Acquire)
-    }
+/// What has become of a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It is not in the list and never was.
+    Idle,
+    /// It waits.
+    Listed,
+    /// What it waited for is its own.
+    Granted,
+    /// It will never be served.
+    Refused,
 }
 
-/// A waiter and its link, in its caller's stack frame.
+/// One waiting caller.
 pub(crate) struct Node<W> {
-    pub(crate) waiter: Waiter<W>,
+    /// How much room it waits for.
+    need: u64,
+    state: AtomicU8,
+    waker: UnsafeCell<Option<Wake<W>>>,
     next: UnsafeCell<*const Node<W>>,
+    previous: UnsafeCell<*const Node<W>>,
+    era: UnsafeCell<u64>,
 }
+
+// SAFETY: the links are touched under the lock of the list only, and what they point to is shared as
+// that lock allows; the rest is owned, and its wakers may be sent.
+unsafe impl<W: Send> Send for Node<W> {}
 
 impl<W> Node<W> {
-    pub(crate) fn new(waker: W) -> Self {
-        Self { waiter: Waiter::new(waker), next: UnsafeCell::new(ptr::null()) }
+    pub(crate) fn new(need: u64, waker: Option<Wake<W>>) -> Self {
+        Self {
+            need,
+            state: AtomicU8::new(State::Idle as u8),
+            waker: UnsafeCell::new(waker),
+            next: UnsafeCell::new(ptr::null()),
+            previous: UnsafeCell::new(ptr::null()),
+            era: UnsafeCell::new(0),
+        }
+    }
+
+    pub(crate) const fn need(&self) -> u64 {
+        self.need
+    }
+
+    pub(crate) fn state(&self) -> State {
+        // Acquire: pairs with the store in `set`, after which others touch the node no more.
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Idle,
+            1 => State::Listed,
+            2 => State::Granted,
+            _ => State::Refused,
+        }
+    }
+
+    fn set(&self, state: State) {
+        self.state.store(state as u8, Ordering::Release);
     }
 }
 
 pub(crate) struct List<W> {
     first: *const Node<W>,
     last: *const Node<W>,
+    era: u64,
 }
 
 // SAFETY: the nodes that the list points to are shared between threads only as the list's lock
-// allows; their wakers are `Send` and `Sync` by the bound.
-unsafe impl<W: Send + Sync> Send for List<W> {}
+// allows; their wakers may be sent by the bound.
+unsafe impl<W: Send> Send for List<W> {}
 
 impl<W> List<W> {
-    /// Appends a node.
+    /// Appends a node, to be woken by `waker`.
     ///
     /// # Safety
     ///
-    /// The node is in no list, and stays where it is and alive until it is granted or withdrawn.
+    /// The node is in no list, and stays where it is and alive until it is settled or withdrawn.
     pub(crate) unsafe fn push(&mut self, node: &Node<W>) {
         // SAFETY: links are only touched under the lock that `&mut self` stands for; `last`, if not
         // null, is in the list and so alive.
         unsafe {
             *node.next.get() = ptr::null();
-            if self.last.is_null() {
-                self.first = node;
-            } else {
-                *(*self.last).next.get() = node;
+            *node.previous.get() = self.last;
+            *node.era.get() = self.era;
+            match self.last.as_ref() {
+                Some(last) => *last.next.get() = node,
+                None => self.first = node,
             }
         }
         self.last = node;
+        node.set(State::Listed);
     }
 
-    /// Whom to wake when the first waiter is granted what it waits for.
-    pub(crate) fn first(&self) -> Option<W>
-    where
-        W: Clone,
-    {
+    /// How much the first waiter needs.
+    pub(crate) fn first_need(&self) -> Option<u64> {
         // SAFETY: a node in the list is alive.
-        unsafe { self.first.as_ref() }.map(|node| node.waiter.waker.clone())
+        unsafe { self.first.as_ref() }.map(Node::need)
     }
 
-    /// Grants the first waiter what it waits for. The caller wakes it once the lock is dropped.
-    pub(crate) fn grant_first(&mut self) {
-        let node = self.first;
-        if node.is_null() {
-            return;
-        }
-        // SAFETY: a node in the list is alive, and its link is ours under the lock. The store to
-        // `granted` is the last access: from there on the node may be gone.
-        unsafe {
-            self.first = *(*node).next.get();
-            if self.first.is_null() {
-                self.last = ptr::null();
-            }
-            (*node).waiter.granted.store(true, Ordering::Release);
-        }
+    /// Takes the first waiter off the list, tells it what has become of it, and returns whom to wake
+    /// once the lock is dropped.
+    pub(crate) fn settle_first(&mut self, state: State) -> Option<Wake<W>> {
+        // SAFETY: a node in the list is alive.
+        let node = unsafe { self.first.as_ref() }?;
+        // SAFETY: it is in the list, and of this era as all in it.
+        unsafe { self.unlink(node) };
+        // SAFETY: the waker of a listed node is touched under the lock only.
+        let waker = unsafe { (*node.waker.get()).take() };
+        // The last access: from here on the node may be gone.
+        node.set(state);
+        waker
+    }
+
+    /// Whether the node is in this list; of a node that is not, only `state` may change any more.
+    fn has(&self, node: &Node<W>) -> bool {
+        // SAFETY: the era is written under the lock only.
+        node.state() == State::Listed && unsafe { *node.era.get() } == self.era
     }
 
     /// Takes a node out, or does nothing if it is not in the list (any more). Returns whether it was.
     pub(crate) fn withdraw(&mut self, node: &Node<W>) -> bool {
-        let mut before: *const Node<W> = ptr::null();
-        let mut at = self.first;
-        while !at.is_null() {
-            // SAFETY: `at` is in the list and so alive; its link is ours under the lock.
-            let next = unsafe { *(*at).next.get() };
-            if ptr::eq(at, node) {
-                if before.is_null() {
-                    self.first = next;
-                } else {
-                    // SAFETY: as above for `before`.
-                    unsafe { *(*before).next.get() = next };
-                }
-                if next.is_null() {
-                    self.last = before;
-                }
-                return true;
-            }
-            before = at;
-            at = next;
+        let listed = self.has(node);
+        if listed {
+            // SAFETY: it is in the list.
+            unsafe { self.unlink(node) };
+            node.set(State::Idle);
         }
-        false
+        listed
+    }
+
+    /// Gives a listed node another waker and returns the old one, to be dropped once the lock is.
+    ///
+    /// # Errors
+    ///
+    /// The new one, if the node is not in the list (any more).
+    pub(crate) fn rename(
+        &mut self,
+        node: &Node<W>,
+        waker: Wake<W>,
+    ) -> Result<Option<Wake<W>>, Wake<W>> {
+        if !self.has(node) {
+            return Err(waker);
+        }
+        // SAFETY: the waker of a listed node is touched under the lock only.
+        Ok(unsafe { (*node.waker.get()).replace(waker) })
+    }
+
+    /// # Safety
+    ///
+    /// The node is in the list.
+    unsafe fn unlink(&mut self, node: &Node<W>) {
+        // SAFETY: links are ours under the lock; the neighbours are in the list and so alive.
+        unsafe {
+            let (previous, next) = (*node.previous.get(), *node.next.get());
+            match previous.as_ref() {
+                Some(previous) => *previous.next.get() = next,
+                None => self.first = next,
+            }
+            match next.as_ref() {
+                Some(next) => *next.previous.get() = previous,
+                None => self.last = previous,
+            }
+        }
     }
 }
 
@@ -135,7 +201,7 @@ pub(crate) struct Queue<L: RawMutex, W> {
 
 impl<L: RawMutex, W> Queue<L, W> {
     pub(crate) const fn new() -> Self {
-        let list = List { first: ptr::null(), last: ptr::null() };
+        let list = List { first: ptr::null(), last: ptr::null(), era: 0 };
         Self { list: Mutex::const_new(L::INIT, list) }
     }
 
@@ -154,14 +220,17 @@ impl<L: RawMutex, W> Queue<L, W> {
         unsafe { self.list.force_unlock() }
     }
 
-    /// Empties the list without touching what was in it.
+    /// Empties the list without touching what was in it, and begins a new era.
     ///
     /// # Safety
     ///
     /// This thread holds the lock by `hold`.
     pub(crate) unsafe fn forget_all(&self) {
         // SAFETY: the lock is held, and its guard was forgotten, so nobody else has the list.
-        unsafe { *self.list.data_ptr() = List { first: ptr::null(), last: ptr::null() } };
+        unsafe {
+            let list = &mut *self.list.data_ptr();
+            *list = List { first: ptr::null(), last: ptr::null(), era: list.era + 1 };
+        }
     }
 
     pub(crate) fn lock(&self) -> lock_api::MutexGuard<'_, L, List<W>> {

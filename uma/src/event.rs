@@ -30,6 +30,13 @@ pub(crate) fn failed(zone: &Name, reason: AllocError) {
     let _ = (zone, reason);
 }
 
+/// A zone warns that its limit was reached.
+pub(crate) fn warned(zone: &Name, warning: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "uma", %zone, warning, "zone at its limit");
+    let _ = (zone, warning);
+}
+
 /// A zone was made to give memory back.
 pub(crate) fn reclaimed(zone: &Name, mode: Reclaim) {
     #[cfg(feature = "tracing")]

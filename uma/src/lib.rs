@@ -38,6 +38,7 @@
 //! | a `Box` from a zone | [`Zone`], [`ZoneBox`] |
 //! | objects that stay constructed | [`ObjectCache`], [`Cached`] |
 //! | a runtime layout, hooks, pointers | [`RawZone`] |
+//! | a limit in bytes over several zones | `ZoneGroup`, [`GroupIn`] |
 //! | your own surroundings (a kernel, a test) | [`Platform`] |
 //! | your own stack of layers | the crates [`core`], [`keg`], [`cache`] |
 //!
@@ -46,7 +47,8 @@
 //! `std` (default): the platform [`Host`], [`stat`], [`reclaim`]. Without it the crate is `no_std`, needs
 //! no allocator, and zones name their platform. `hashbrown` (on with `std`): slabs with headers outside,
 //! for items that fill pages exactly. `tracing`: events of zones made, destroyed (with items in use, as an
-//! error), reclaimed, and of allocations that failed; never from a hit, never under a lock.
+//! error), reclaimed, of limits that they warn of, and of allocations that failed; never from a hit, never under
+//! a lock. `async`: waiting at a limit as a task (`Zone::alloc_async` and its like), with any executor.
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -100,7 +102,12 @@ pub use lock::HostLock;
 pub use maintain::{Maintenance, maintain};
 pub use object::{Cached, FnObject, ObjectCache, ObjectCacheBuilder, ObjectHooks};
 pub use platform::Platform;
-pub use raw::{Origin, OwnSlabs, RawZone, RawZoneBuilder, Slabs, Stack, Supply, Wishes};
+#[cfg(feature = "std")]
+pub use raw::ZoneGroup;
+pub use raw::{
+    AtLimit, GroupIn, Origin, OwnSlabs, RawZone, RawZoneBuilder, Slabs, Stack, Supply, Wishes,
+    set_zone_warnings,
+};
 pub use registry::{Registry, ZoneRef};
 pub use stat::{Json, Prometheus, Table, ZoneInfo, Zones, stream};
 pub use uma_core::Reclaim;

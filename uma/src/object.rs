@@ -6,6 +6,7 @@ use core::mem::ManuallyDrop;
 use core::num::NonZeroU64;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
+use core::time::Duration;
 
 use uma_core::{ConfigError, Deadline, Hooks, Item, Name, Reclaim, Refused, Request, Stats};
 
@@ -13,7 +14,7 @@ use uma_cache::bucket::capacity_for;
 
 use crate::raw::{Config, OwnSlabs, RawZone, RawZoneBuilder};
 use crate::zone::item_of;
-use crate::{DefaultPlatform, Platform, ZoneError};
+use crate::{AtLimit, DefaultPlatform, GroupIn, Platform, ZoneError};
 
 /// How the objects of a cache are made and made ready: init, ctor and dtor in terms of a type. Fini is
 /// the type's own `Drop`.
@@ -269,6 +270,37 @@ impl<T, O, P: Platform> ObjectCacheBuilder<T, O, P> {
         self
     }
 
+    /// At most so many objects are kept that are not in use. See [`RawZoneBuilder::max_cached`].
+    pub fn max_cached(mut self, objects: u64) -> Self {
+        self.raw = self.raw.max_cached(objects);
+        self
+    }
+
+    /// Counts the memory of objects in a group; what they own elsewhere does not count. See
+    /// [`RawZoneBuilder::group`].
+    pub fn group(mut self, group: &'static GroupIn<P>) -> Self {
+        self.raw = self.raw.group(group);
+        self
+    }
+
+    /// Warns when the limit is reached. See [`RawZoneBuilder::warning`].
+    pub fn warning(mut self, text: &'static str) -> Self {
+        self.raw = self.raw.warning(text);
+        self
+    }
+
+    /// The least time from one warning to the next.
+    pub fn warning_interval(mut self, interval: Duration) -> Self {
+        self.raw = self.raw.warning_interval(interval);
+        self
+    }
+
+    /// Calls back when the limit is reached. See [`RawZoneBuilder::maxaction`].
+    pub fn maxaction(mut self, action: &'static (dyn Fn(AtLimit) + Send + Sync)) -> Self {
+        self.raw = self.raw.maxaction(action);
+        self
+    }
+
     /// So many objects to a bucket; 0 caches nothing, and every get constructs. Otherwise chosen by the
     /// size of `T` itself, at least 1.
     ///
@@ -360,6 +392,54 @@ where
     /// If the zone cannot be made.
     pub fn set_max_items(&self, max: Option<NonZeroU64>) -> Result<(), ZoneError> {
         self.raw.set_max_items(max)
+    }
+
+    /// The limit, if there is one (`uma_zone_get_max`).
+    pub fn max_items(&self) -> Option<NonZeroU64> {
+        self.raw.max_items()
+    }
+
+    /// Objects in use (`uma_zone_get_cur`). See [`RawZone::cur_items`].
+    pub fn cur_items(&self) -> u64 {
+        self.raw.cur_items()
+    }
+
+    /// Whether somebody sleeps at the limit, or that of the group (`uma_zone_exhausted`).
+    pub fn exhausted(&self) -> bool {
+        self.raw.exhausted()
+    }
+
+    /// Waits until an object can be had (`uma_zwait`), until a point in time on the clock of the platform's
+    /// [`Sleep`](uma_core::Sleep). See [`RawZone::wait_for_room`].
+    ///
+    /// # Errors
+    ///
+    /// If the deadline passed, or none could be had for another reason than a limit.
+    pub fn wait_for_room(&self, deadline: Deadline) -> Result<(), ZoneError> {
+        self.raw.wait_for_room(Request::until(deadline))
+    }
+
+    /// Bounds the free objects that are cached (`uma_zone_set_maxcache`). See
+    /// [`RawZone::set_max_cached`].
+    ///
+    /// # Errors
+    ///
+    /// If the zone is used for the first time by this call and cannot be made.
+    pub fn set_max_cached(&self, items: Option<u64>) -> Result<(), ZoneError> {
+        self.raw.set_max_cached(items)
+    }
+
+    /// Takes an object. At the limit it waits without a thread that sleeps, in order of arrival among threads
+    /// and tasks. Dropped before its end, the future has taken nothing: for a deadline, use a timer of your
+    /// runtime. See [`RawZone::alloc_async`].
+    ///
+    /// # Errors
+    ///
+    /// If there are no pages, or init or ctor refused.
+    #[cfg(feature = "async")]
+    pub async fn get_async(&self) -> Result<Cached<'_, T, O, P>, ZoneError> {
+        let item = self.raw.alloc_async(Request::NOWAIT).await?;
+        Ok(Cached { pointer: item.cast(), cache: self, owns: PhantomData })
     }
 }
 

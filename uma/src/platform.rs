@@ -74,9 +74,9 @@ pub unsafe trait Platform: Clone + Send + Sync {
     /// Reaches the slot of the running CPU.
     type Cpus: PerCpu + Copy + Send + Sync;
     /// Locks kegs, depots, limit queues and the registry.
-    type Lock: RawMutex + Send + Sync;
+    type Lock: RawMutex + Send + Sync + 'static;
     /// Puts callers to sleep at a limit.
-    type Sleep: Sleep + Clone + Send + Sync;
+    type Sleep: Sleep + Clone + Send + Sync + 'static;
     /// Supplies memory for buckets, slots, slab headers and the zones themselves.
     type Metadata: Metadata + Clone + Send + Sync;
 
@@ -102,8 +102,9 @@ pub unsafe trait Platform: Clone + Send + Sync {
         core::hint::spin_loop();
     }
 
-    /// Tells the operator of something that went wrong without anybody to return it to: a zone that
-    /// was destroyed with items in use. Does nothing unless implemented.
+    /// Tells the operator of something that went wrong without anybody to return it to (a zone that
+    /// was destroyed with items in use), or that a limit was reached, where a zone is to
+    /// [warn](crate::RawZoneBuilder::warning) of that. Does nothing unless implemented.
     fn report(&self, message: fmt::Arguments<'_>) {
         let _ = message;
     }

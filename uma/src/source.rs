@@ -25,7 +25,8 @@ where
         into: &mut [MaybeUninit<Item>],
         request: Request,
     ) -> Result<usize, AllocError> {
-        self.stack()?.import(into, request)
+        let imported = self.stack()?.import(into, request);
+        imported.inspect_err(|&reason| self.notice_if_made(reason))
     }
 
     unsafe fn release(&self, items: &[Item]) {
@@ -37,7 +38,11 @@ where
 
     #[inline]
     fn alloc(&self, request: Request) -> Result<Item, AllocError> {
-        self.stack()?.alloc(request)
+        if self.alarmed() {
+            self.alloc_as_source(request, &mut || {})
+        } else {
+            self.stack()?.alloc(request)
+        }
     }
 
     fn alloc_or_flush(
@@ -45,7 +50,7 @@ where
         request: Request,
         flush: &mut dyn FnMut(),
     ) -> Result<Item, AllocError> {
-        self.stack()?.alloc_or_flush(request, flush)
+        self.alloc_as_source(request, flush)
     }
 
     #[inline]

@@ -9,11 +9,12 @@ use core::num::NonZeroU64;
 use core::ops::{Deref, DerefMut};
 use core::pin::Pin;
 use core::ptr::NonNull;
+use core::time::Duration;
 
 use uma_core::{ConfigError, Deadline, Item, Name, NoHooks, Reclaim, Request, Stats};
 
 use crate::raw::{Config, OwnSlabs, RawZone, RawZoneBuilder};
-use crate::{DefaultPlatform, Platform, Rejected, ZoneError};
+use crate::{AtLimit, DefaultPlatform, GroupIn, Platform, Rejected, ZoneError};
 
 /// The layout of an item that holds a `T`. Values without a size take a byte, so that each has an
 /// address of its own.
@@ -191,6 +192,56 @@ impl<T, P: Platform> Zone<T, P> {
     pub fn set_max_items(&self, max: Option<NonZeroU64>) -> Result<(), ZoneError> {
         self.raw.set_max_items(max)
     }
+
+    /// The limit, if there is one (`uma_zone_get_max`).
+    pub fn max_items(&self) -> Option<NonZeroU64> {
+        self.raw.max_items()
+    }
+
+    /// Values in use (`uma_zone_get_cur`). See [`RawZone::cur_items`].
+    pub fn cur_items(&self) -> u64 {
+        self.raw.cur_items()
+    }
+
+    /// Whether somebody sleeps at the limit, or that of the group (`uma_zone_exhausted`).
+    pub fn exhausted(&self) -> bool {
+        self.raw.exhausted()
+    }
+
+    /// Waits until room for a value can be had (`uma_zwait`), until a point in time on the clock of the platform's
+    /// [`Sleep`](uma_core::Sleep). See [`RawZone::wait_for_room`].
+    ///
+    /// # Errors
+    ///
+    /// If the deadline passed, or none could be had for another reason than a limit.
+    pub fn wait_for_room(&self, deadline: Deadline) -> Result<(), ZoneError> {
+        self.raw.wait_for_room(Request::until(deadline))
+    }
+
+    /// Bounds the free items that are cached (`uma_zone_set_maxcache`). See
+    /// [`RawZone::set_max_cached`].
+    ///
+    /// # Errors
+    ///
+    /// If the zone is used for the first time by this call and cannot be made.
+    pub fn set_max_cached(&self, items: Option<u64>) -> Result<(), ZoneError> {
+        self.raw.set_max_cached(items)
+    }
+
+    /// Puts a value into an item. At the zone's limit it waits without a thread that sleeps, in order of
+    /// arrival among threads and tasks. Dropped before its end, the future has done nothing but drop the
+    /// value: for a deadline, use a timer of your runtime. See [`RawZone::alloc_async`].
+    ///
+    /// # Errors
+    ///
+    /// If there are no pages; the error holds the value.
+    #[cfg(feature = "async")]
+    pub async fn alloc_async(&self, value: T) -> Result<ZoneBox<'_, T, P>, Rejected<T>> {
+        match self.raw.alloc_async(Request::NOWAIT).await {
+            Ok(item) => Ok(self.fill(item, value)),
+            Err(error) => Err(Rejected { value, error }),
+        }
+    }
 }
 
 /// An item to be given back if its value does not come about.
@@ -211,6 +262,31 @@ impl<T, P: Platform> ZoneBuilder<T, P> {
     /// At most so many values may exist at once. [`Zone::alloc`] waits there.
     pub const fn max_items(self, items: u64) -> Self {
         Self { raw: self.raw_parts().max_items(items), values: PhantomData }
+    }
+
+    /// At most so many free items are cached. See [`RawZoneBuilder::max_cached`].
+    pub const fn max_cached(self, items: u64) -> Self {
+        Self { raw: self.raw_parts().max_cached(items), values: PhantomData }
+    }
+
+    /// Counts the zone's items in a group. See [`RawZoneBuilder::group`].
+    pub const fn group(self, group: &'static GroupIn<P>) -> Self {
+        Self { raw: self.raw_parts().group(group), values: PhantomData }
+    }
+
+    /// Warns when the limit is reached. See [`RawZoneBuilder::warning`].
+    pub const fn warning(self, text: &'static str) -> Self {
+        Self { raw: self.raw_parts().warning(text), values: PhantomData }
+    }
+
+    /// The least time from one warning to the next.
+    pub const fn warning_interval(self, interval: Duration) -> Self {
+        Self { raw: self.raw_parts().warning_interval(interval), values: PhantomData }
+    }
+
+    /// Calls back when the limit is reached. See [`RawZoneBuilder::maxaction`].
+    pub const fn maxaction(self, action: &'static (dyn Fn(AtLimit) + Send + Sync)) -> Self {
+        Self { raw: self.raw_parts().maxaction(action), values: PhantomData }
     }
 
     /// So many items to a bucket; 0 caches nothing. Otherwise chosen by size.

@@ -6,11 +6,13 @@ use core::ptr;
 
 use uma_cache::{BucketCache, CacheConfig, Front};
 use uma_core::{
-    ConfigError, ConfigFault, Constructed, Hooks, ItemSource, Limited, Metadata, Name, NoHooks,
-    Zone,
+    ConfigError, ConfigFault, Constructed, Grouped, Hooks, ItemSource, Limited, Metadata, Name,
+    NoHooks, Zone,
 };
 use uma_keg::SlabConfig;
 
+use super::alarm::{Alarm, AlarmConfig};
+use super::limits::GroupRef;
 use super::{Core, Origin, OwnSlabs, RawZone, Wishes};
 use crate::registry::Node;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
@@ -28,6 +30,9 @@ pub(crate) struct Config {
     pub(crate) max_items: Option<u64>,
     pub(crate) bucket: Option<u16>,
     pub(crate) reserve: u64,
+    pub(crate) max_cached: Option<u64>,
+    pub(super) alarm: AlarmConfig,
+    pub(super) group: Option<GroupRef>,
 }
 
 impl Config {
@@ -40,6 +45,9 @@ impl Config {
             max_items: None,
             bucket: None,
             reserve: 0,
+            max_cached: None,
+            alarm: AlarmConfig::NONE,
+            group: None,
         }
     }
 
@@ -169,13 +177,17 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         let hooks = (self.hooks.clone(), self.hooks.clone());
         // SAFETY: whoever gave us the hooks promised that they suit the items (see `hooks`).
         let constructed = unsafe { Constructed::new(source, hooks.0) };
-        let limited = Limited::new(constructed, max_items, platform.sleep());
+        let grouped = Grouped::new(constructed, self.group());
+        let limited = Limited::new(grouped, max_items, platform.sleep());
         let cache = match config.bucket {
             None => CacheConfig::for_size(item.size()),
             Some(0) => CacheConfig::none(),
             Some(bucket) => CacheConfig::with_bucket(bucket),
         };
         let stack = BucketCache::new(limited, platform.cpus(), platform.metadata(), cache);
+        if config.max_cached.is_some() {
+            stack.set_max_cached(config.max_cached);
+        }
 
         let metadata = platform.metadata();
         let layout = Layout::new::<Core<P, H, O>>();
@@ -186,8 +198,9 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         let node = unsafe { Node::new(core.as_ptr().cast(), Self::VTABLE) };
         // SAFETY: as for `Constructed` above.
         let zone = unsafe { Zone::with_hooks(config.name, stack, hooks.1) };
+        let (alarm, holders) = (Alarm::new(), AtomicUsize::new(1));
         // SAFETY: the memory is ours and has the layout of a `Core`.
-        unsafe { core.write(Core { zone, node, holders: AtomicUsize::new(1) }) };
+        unsafe { core.write(Core { zone, node, alarm, holders }) };
 
         let (null, new) = (ptr::null_mut(), core.as_ptr());
         match self.core.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
@@ -196,6 +209,8 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
                 let core = unsafe { core.as_ref() };
                 // SAFETY: the node is new and in place; `drop` takes it off the list.
                 unsafe { platform.registry().add(&core.node) };
+                // SAFETY: it is in place, and `drop` takes it out of the group.
+                unsafe { core.join_group() };
                 let slab = core.slabs().map(|slabs| slabs.slab_layout());
                 let (size, per_slab) = slab.map_or((0, 0), |slab| (slab.slab_size(), slab.items()));
                 event::made(&config.name, item.size(), item.align(), size, per_slab);

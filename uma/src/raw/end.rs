@@ -21,6 +21,7 @@ where
         let Some(core) = NonNull::new(*self.core.get_mut()) else { return };
         // SAFETY: `make` put it there, and `Ending` is the first to let go of it.
         let made = unsafe { core.as_ref() };
+        made.leave_group(|| self.platform.relax());
         // SAFETY: `make` listed the node.
         unsafe { self.platform.registry().close(&made.node, || self.platform.relax()) };
         let _ending = Ending { zone: self, core };

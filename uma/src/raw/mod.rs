@@ -1,22 +1,30 @@
 //! The zone under all the others: a layout, hooks, and pointers.
 
+mod alarm;
 mod build;
 mod end;
+mod limits;
 mod origin;
+#[cfg(feature = "async")]
+mod task;
 
 use core::alloc::Layout;
-use core::num::NonZeroU64;
 use core::ptr;
 
 use uma_cache::{BucketCache, Front};
 use uma_core::{
-    AllocError, ConfigFault, Constructed, Hooks, Item, ItemSource, Limited, Name, NoHooks, Reclaim,
-    Request, Stats, Zone,
+    AllocError, ConfigFault, Constructed, Grouped, Hooks, Item, ItemSource, Limited, Name, NoHooks,
+    Reclaim, Request, Stats, Zone,
 };
 use uma_keg::Keg;
 
+use alarm::Alarm;
+pub use alarm::{AtLimit, set_zone_warnings};
 pub(crate) use build::Config;
 pub use build::RawZoneBuilder;
+pub use limits::GroupIn;
+#[cfg(feature = "std")]
+pub use limits::ZoneGroup;
 pub use origin::{Origin, OwnSlabs, Wishes};
 
 use crate::registry::{Node, Vtable};
@@ -26,9 +34,13 @@ use crate::{DefaultPlatform, Platform, ZoneError, event};
 /// The slabs of a zone on platform `P`.
 pub type Slabs<P> = Keg<<P as Platform>::Pages, <P as Platform>::Lock, <P as Platform>::Metadata>;
 
-/// What may leave the slabs, or the source `S`: constructed items, at most so many.
-pub type Supply<P, H, S = Slabs<P>> =
-    Limited<Constructed<S, H>, <P as Platform>::Lock, <P as Platform>::Sleep>;
+/// What may leave the slabs, or the source `S`: constructed items, at most so many, and counted in a group if
+/// there is one.
+pub type Supply<P, H, S = Slabs<P>> = Limited<
+    Grouped<'static, Constructed<S, H>, <P as Platform>::Lock, <P as Platform>::Sleep>,
+    <P as Platform>::Lock,
+    <P as Platform>::Sleep,
+>;
 
 /// The whole stack of a zone on platform `P` with hooks `H` over its slabs, or over the source `S`,
 /// written out.
@@ -48,6 +60,7 @@ pub(crate) type Top<P, H, O> = Zone<Stack<P, H, <O as Origin<P>>::Source>, H>;
 struct Core<P: Platform, H: Hooks, O: Origin<P> = OwnSlabs> {
     zone: Top<P, H, O>,
     node: Node,
+    alarm: Alarm,
     /// The zone itself, and whoever else uses its slabs. The last one ends it.
     holders: AtomicUsize,
 }
@@ -59,7 +72,7 @@ impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
 
     /// The layer that constructs items, which zones on the same slabs stand on.
     const fn constructed(&self) -> &Constructed<O::Source, H> {
-        self.limit().source()
+        self.limit().source().source()
     }
 
     fn slabs(&self) -> Option<&Slabs<P>> {
@@ -240,7 +253,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
     unsafe fn alloc_slow(&self, arg: *mut (), request: Request) -> Result<Item, ZoneError> {
         let core = self.core().map_err(|reason| self.error(reason))?;
         // SAFETY: the caller's duty is passed on unchanged.
-        let item = unsafe { core.zone.alloc_arg(arg, request) };
+        let item = unsafe { self.alloc_noticing(core, arg, request) };
         // SAFETY: it is the cache of this zone, which goes when the zone is dropped.
         unsafe { self.front.publish(core.zone.source()) };
         item.map_err(|reason| self.error(reason))
@@ -333,17 +346,6 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             core.zone.reclaim(mode);
             event::reclaimed(&self.config.name, mode);
         }
-    }
-
-    /// Changes the limit (`uma_zone_set_max`); `None` lifts it. See [`Limited::set_max`].
-    ///
-    /// # Errors
-    ///
-    /// If the zone is used for the first time by this call and cannot be made.
-    pub fn set_max_items(&self, max: Option<NonZeroU64>) -> Result<(), ZoneError> {
-        let core = self.core().map_err(|reason| self.error(reason))?;
-        core.limit().set_max(max);
-        Ok(())
     }
 
     /// Makes slabs for so many items now (`uma_prealloc`).
