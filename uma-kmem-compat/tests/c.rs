@@ -1,5 +1,5 @@
-//! The C side, from C: every program in `tests/c/<system>/` is compiled with gcc and all its warnings as
-//! errors, and run; every header in `include/` is compiled alone, as C11 and as C++17.
+//! The C side, from C: every program in `tests/c/<system>/`, also those in C++, is compiled with gcc and
+//! all its warnings as errors, and run; every header in `include/` is compiled alone, as C11 and as C++17.
 //!
 //! With `UMA_TEST_VALGRIND=1` (as `ci/valgrind.sh` sets it) the programs run under valgrind too. What does not
 //! run is said on the standard output. `UMA_TEST_C=<part of a name>` picks programs.
@@ -97,14 +97,17 @@ fn compile(source: &Path, linked: Linked) -> Result<PathBuf, String> {
     let name = relative.with_extension("").to_string_lossy().replace(['/', '\\'], "-");
     let kind = if linked == Linked::Static { "static" } else { "shared" };
     let program = work().join(format!("{name}-{kind}"));
-    let mut gcc = Command::new("gcc");
-    gcc.arg("-std=c11").args(WARNINGS).args(["-g", "-O1", "-pthread", "-I"]);
+    let plus = source.extension().is_some_and(|extension| extension == "cc");
+    let (compiler, standard) = if plus { ("g++", "-std=c++17") } else { ("gcc", "-std=c11") };
+    let mut gcc = Command::new(compiler);
+    gcc.arg(standard).args(WARNINGS).args(["-g", "-O1", "-pthread", "-I"]);
     gcc.arg(Path::new(HERE).join("include")).arg(source).arg("-o").arg(&program);
     let libraries = libraries();
     match linked {
         Linked::Shared => {
             gcc.arg("-L").arg(&libraries).arg("-luma_kmem_compat");
-            gcc.arg(format!("-Wl,-rpath,{}", libraries.display()));
+            // The old kind of path, before LD_LIBRARY_PATH, which cargo sets: there may be older libraries.
+            gcc.arg(format!("-Wl,-rpath,{},--disable-new-dtags", libraries.display()));
         }
         Linked::Static => {
             gcc.arg(libraries.join("libuma_kmem_compat.a")).args(["-ldl", "-lm", "-lrt"]);
@@ -119,7 +122,7 @@ fn run(program: &Path, percpu: &str, valgrind: bool) -> Result<(), String> {
         let mut command = Command::new("valgrind");
         // Children end by abort(3) on purpose. What statics of the library point to is theirs for good.
         command.args(["--quiet", "--error-exitcode=99", "--child-silent-after-fork=yes"]);
-        command.args(["--leak-check=full", "--errors-for-leak-kinds=definite"]);
+        command.args(["--fair-sched=try", "--leak-check=full", "--errors-for-leak-kinds=definite"]);
         command.arg(program);
         command
     } else {
@@ -144,7 +147,14 @@ fn programs() {
     assert!(!valgrind || has("valgrind"), "UMA_TEST_VALGRIND=1, but there is no valgrind");
     let mut sources = Vec::new();
     for system in SYSTEMS {
-        let found = files(&Path::new(HERE).join("tests/c").join(system), "c");
+        let directory = Path::new(HERE).join("tests/c").join(system);
+        let mut found = files(&directory, "c");
+        let plus = files(&directory, "cc");
+        if plus.is_empty() || has("g++") {
+            found.extend(plus);
+        } else {
+            say(&format!("NOT RUN: {} programs in C++, because there is no g++", plus.len()));
+        }
         if found.is_empty() {
             say(&format!("NOT RUN: tests of {system}, because there are none"));
         }

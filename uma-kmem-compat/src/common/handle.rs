@@ -91,6 +91,16 @@ impl<T> Handles<T> {
         handle
     }
 
+    /// Where the value of a handle lies, also when it is dead.
+    ///
+    /// # Safety
+    ///
+    /// `insert` returned the handle.
+    pub(crate) unsafe fn value(&self, handle: *mut Handle<T>) -> *mut T {
+        // SAFETY: handles are never freed.
+        unsafe { (*handle).value.get().cast() }
+    }
+
     /// Takes a dead handle, if there are many.
     fn revive(&self) -> Option<*mut Handle<T>> {
         if self.dead.load(Ordering::Relaxed) <= KEPT_DEAD {

@@ -1,4 +1,47 @@
-//! Linux: `kmem_cache_*`, `kmalloc`, `mempool_*`.
+//! Linux: `kmem_cache_*` with sheaves, `mempool_*`, `kmalloc` and its family.
+//!
+//! ```
+//! use uma_kmem_compat::linux::{Gfp, KmemCache, SlabFlags};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let nodes = KmemCache::create("node", 256, 256, SlabFlags::PANIC)?;
+//! let node = nodes.alloc(Gfp::KERNEL | Gfp::ZERO).ok_or("no memory")?;
+//! assert_eq!(node.addr().get() % 256, 0);
+//! // SAFETY: it came from this cache and is used no more.
+//! unsafe { nodes.free(node) };
+//! nodes.destroy()?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What is as in Linux, and what is not
+//!
+//! - An object keeps its constructed state between a free and the next allocation: nothing is ever written
+//!   into a free one. The constructor runs when memory enters the cache, and again when memory that had left it
+//!   comes back; there is no destructor.
+//! - Caches are never merged, so names in reports are right. Objects of a size are packed as tightly as the
+//!   alignment allows.
+//! - `GFP_KERNEL` may fail, because nobody brings memory later: when there is no more, every cache is drained
+//!   once, and then the call fails. `__GFP_NOFAIL` goes on trying for ever.
+//! - Any function may be called in any context but a signal handler.
+//! - Debug flags have a cache pass every object through its slabs, where a free of what is not an object in
+//!   use is found out at once.
+//! - Linux reports misuse and goes on, and so do we: see `linux.misuse` in [`policy`](crate::policy).
+
+mod cache;
+#[cfg(feature = "capi")]
+mod capi;
+mod ctor;
+mod flags;
+mod mempool;
+mod pages;
+mod sheaf;
+
+pub use cache::{CacheArgs, CreateError, KmemCache, StillUsed};
+pub use ctor::Constructor;
+pub use flags::{Gfp, SlabFlags};
+pub use mempool::{AllocElement, Elements, FreeElement, Mempool, NoReserve};
+pub use pages::{GracePeriod, set_grace_period};
+pub use sheaf::Sheaf;
 
 use crate::common::{Switch, System};
 

@@ -1,0 +1,270 @@
+//! Where the pages of a cache come from: the host, and for `SLAB_TYPESAFE_BY_RCU` with a stop on the way back.
+//!
+//! ```text
+//!   cache --frees a slab--> kept --a grace period--> host
+//!         <--needs a slab---
+//! ```
+//!
+//! A reader under RCU may look at an object that was freed a moment ago, and may find that it is another one
+//! by now, but of the same kind. So the pages of such a cache go back to the system only when a grace period
+//! has passed since they were in use. What a grace period is the program says, by [`set_grace_period`]; until
+//! it does, such pages stay with their cache until that is destroyed. And no memory behind free objects is
+//! given back inside a slab.
+//!
+//! The list is a stack without a lock: one pushes, or takes all. So it is whole in a child of fork(2).
+
+use core::alloc::Layout;
+use core::ptr;
+use std::sync::Arc;
+
+use uma::core::{Decommit, PageError, PageRun, PageSupplier, Protect, Regions, Request};
+use uma::{Host, Platform, Registry};
+
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+
+/// Returns when every reader who was reading as it was called has ended: `synchronize_rcu`.
+pub type GracePeriod = extern "C" fn();
+
+/// Null: there is none.
+static GRACE_PERIOD: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Says what a grace period is, for caches with `SLAB_TYPESAFE_BY_RCU`: `synchronize_rcu` of liburcu, for
+/// example. With `None`, their pages stay with them until they are destroyed. The function is called with no
+/// lock held, by whichever thread makes caches give memory back, so no reader may do that.
+pub fn set_grace_period(synchronize: Option<GracePeriod>) {
+    let synchronize = synchronize.map_or(ptr::null_mut(), |function| function as *mut ());
+    GRACE_PERIOD.store(synchronize, Ordering::Release);
+}
+
+/// Waits for a grace period, if it is known what that is.
+pub(super) fn wait_for_grace_period() -> bool {
+    let function = GRACE_PERIOD.load(Ordering::Acquire);
+    if function.is_null() {
+        return false;
+    }
+    // SAFETY: `set_grace_period` stored a function of this type.
+    let function = unsafe { core::mem::transmute::<*mut (), GracePeriod>(function) };
+    function();
+    true
+}
+
+/// Runs that are kept before somebody waits for a grace period on their account.
+const BATCH: usize = 16;
+
+/// Runs of pages on their way back to the host.
+#[derive(Debug)]
+pub(super) struct Kept {
+    first: AtomicPtr<Node>,
+    count: AtomicUsize,
+}
+
+struct Node {
+    run: PageRun,
+    next: *mut Node,
+}
+
+impl Kept {
+    const fn new() -> Self {
+        Self { first: AtomicPtr::new(ptr::null_mut()), count: AtomicUsize::new(0) }
+    }
+
+    fn push(&self, run: PageRun) {
+        let node = Box::into_raw(Box::new(Node { run, next: ptr::null_mut() }));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let mut first = self.first.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: the node is ours until it is on the stack.
+            unsafe { (*node).next = first };
+            match self.first.compare_exchange_weak(
+                first,
+                node,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    /// Takes them all.
+    fn take(&self) -> Vec<PageRun> {
+        let mut runs = Vec::new();
+        // Acquire: the nodes are as `push` wrote them.
+        let mut at = self.first.swap(ptr::null_mut(), Ordering::Acquire);
+        while !at.is_null() {
+            // SAFETY: `push` got it from a box, and the swap made it ours.
+            let node = unsafe { Box::from_raw(at) };
+            at = node.next;
+            runs.push(node.run);
+        }
+        self.count.fetch_sub(runs.len(), Ordering::Relaxed);
+        runs
+    }
+
+    /// A run of this layout, if there is one.
+    fn find(&self, layout: Layout) -> Option<PageRun> {
+        if self.first.load(Ordering::Relaxed).is_null() {
+            return None;
+        }
+        let mut found = None;
+        for run in self.take() {
+            if found.is_none() && run.layout() == layout {
+                found = Some(run);
+            } else {
+                self.push(run);
+            }
+        }
+        found
+    }
+
+    /// Gives them back to the host, if it is known what a grace period is.
+    pub(super) fn flush(&self) {
+        let runs = self.take();
+        if runs.is_empty() {
+            return;
+        }
+        if wait_for_grace_period() {
+            free(runs);
+        } else {
+            runs.into_iter().for_each(|run| self.push(run));
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let runs = self.take();
+        if !runs.is_empty() {
+            // Without one, whoever destroys a cache vouches that nobody reads.
+            wait_for_grace_period();
+            free(runs);
+        }
+    }
+}
+
+fn free(runs: Vec<PageRun>) {
+    for run in runs {
+        // SAFETY: the run came from the host, whole; the keg gave it back, and readers have ended.
+        unsafe { Host.pages().free_pages(run) };
+    }
+}
+
+/// The platform of a cache: that of the process, but perhaps with pages that are kept.
+#[derive(Clone, Debug)]
+pub(super) struct Surroundings {
+    kept: Option<Arc<Kept>>,
+}
+
+impl Surroundings {
+    pub(super) fn new(keep: bool) -> Self {
+        Self { kept: keep.then(|| Arc::new(Kept::new())) }
+    }
+
+    pub(super) fn kept(&self) -> Option<&Kept> {
+        self.kept.as_deref()
+    }
+}
+
+/// The pages of a cache.
+#[derive(Clone, Debug)]
+pub(super) struct Pages {
+    kept: Option<Arc<Kept>>,
+}
+
+impl Pages {
+    /// The host's, where they go back at once.
+    fn plain(&self) -> Option<<Host as Platform>::Pages> {
+        self.kept.is_none().then(|| Host.pages())
+    }
+}
+
+// SAFETY: runs come from the host, which keeps the promises; a run that is kept was given back, so nobody
+// else has it until it is handed out again or goes back to the host. Nothing here unwinds: a grace period is an
+// `extern "C"` function, and lists are allocated infallibly or the process ends.
+unsafe impl PageSupplier for Pages {
+    fn page_size(&self) -> usize {
+        Host.pages().page_size()
+    }
+
+    fn alloc_pages(&self, layout: Layout, request: Request) -> Result<PageRun, PageError> {
+        let Some(kept) = &self.kept else { return Host.pages().alloc_pages(layout, request) };
+        if let Some(run) = kept.find(layout) {
+            // It is not as fresh as it was.
+            // SAFETY: base, layout and flag are those of a run that is ours.
+            return Ok(unsafe { PageRun::from_parts(run.base(), run.layout(), false, run.flag()) });
+        }
+        let run = Host.pages().alloc_pages(layout, request)?;
+        if !run.is_zeroed() {
+            // Marks of objects that were constructed here before may be left (see `Construct`).
+            // SAFETY: the run is ours, and so long.
+            unsafe { run.base().write_bytes(0, layout.size()) };
+        }
+        Ok(run)
+    }
+
+    unsafe fn free_pages(&self, run: PageRun) {
+        match &self.kept {
+            Some(kept) => {
+                kept.push(run);
+                if kept.count.load(Ordering::Relaxed) > BATCH {
+                    kept.flush();
+                }
+            }
+            // SAFETY: the caller's duty is passed on unchanged.
+            None => unsafe { Host.pages().free_pages(run) },
+        }
+    }
+
+    fn decommits(&self) -> Option<&dyn Decommit> {
+        // What is behind a free object may be looked at.
+        self.plain()?.decommits()
+    }
+
+    fn protects(&self) -> Option<&dyn Protect> {
+        self.plain()?.protects()
+    }
+
+    fn regions(&self) -> Option<&dyn Regions> {
+        Host.pages().regions()
+    }
+}
+
+// SAFETY: everything but the pages leads where the host's leads; clones share what is kept, and a zone that is
+// forgotten holds a share of it.
+unsafe impl Platform for Surroundings {
+    type Pages = Pages;
+    type Cpus = <Host as Platform>::Cpus;
+    type Lock = <Host as Platform>::Lock;
+    type Sleep = <Host as Platform>::Sleep;
+    type Metadata = <Host as Platform>::Metadata;
+
+    fn pages(&self) -> Pages {
+        Pages { kept: self.kept.clone() }
+    }
+
+    fn cpus(&self) -> Self::Cpus {
+        Host.cpus()
+    }
+
+    fn sleep(&self) -> Self::Sleep {
+        Host.sleep()
+    }
+
+    fn metadata(&self) -> Self::Metadata {
+        Host.metadata()
+    }
+
+    fn registry(&self) -> &Registry<Self::Lock> {
+        static HOST: Host = Host::new();
+        HOST.registry()
+    }
+
+    fn relax(&self) {
+        Host.relax();
+    }
+
+    fn report(&self, message: core::fmt::Arguments<'_>) {
+        super::SYSTEM.report("kmem_cache_destroy", message);
+    }
+}
