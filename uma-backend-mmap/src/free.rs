@@ -1,418 +1,485 @@
-//! Which memory is free, and which of it is dirty. Addresses only: it knows no pointers.
+//! Which pages of a chunk are free, and which of these are dirty. Numbers only: it knows no pointers.
 //!
 //! ```text
-//!   spans   start -> length       as much free memory as there is in one piece of one chunk
-//!   sizes   (length, start)       the same, in the order of best fit and lowest address
-//!   dirty   start -> length       the parts of spans that may not read as zero
+//!   used     one bit for each page    1 0 0 0 1 1 1 1 | 1 1 0 0 ...
+//!   dirty    one bit for each page    0 1 1 0 0 0 0 0 | 0 0 0 0 ...     free, and may not read as zero
+//!   blocks   one summary for every 512 pages: 2 MiB, a huge page
+//!              head, longest, tail: free pages in one piece at its start, anywhere, at its end
+//!              dirty: how many
+//!   groups   the same without `dirty` for every 16 blocks
 //! ```
+//!
+//! It is the page allocator of Go's runtime in the small: address-ordered first fit by summaries over
+//! a bitmap. The memory is the caller's, so nothing is ever allocated; two bits a page and some nine
+//! bytes a block are all there is, however the free pages are scattered, and neighbours coalesce by
+//! themselves.
 //!
 //! # Invariants
 //!
-//! - Two spans touch only where one chunk ends and another begins; so do two dirty ranges, or where
-//!   they were cut apart.
-//! - Each dirty range lies inside one span.
+//! - A dirty page is not used. Pages behind the last one are used.
+//! - The summaries say what the bits say.
 //!
-//! Operations are logarithmic in the number of spans, but for an alignment above the page size where
-//! many spans have the wrong phase, and but for `take_dirty`, which looks at every dirty range. This is the one part of the crate that allocates, and stands
-//! behind this small face so that another can take its place.
+//! A search looks at the summary of each group in the worst case (32 in a GiB of 4 KiB pages), at those of
+//! the blocks of groups that have a piece long enough, and at the bits of such blocks: at one of each, but
+//! for alignments that pieces have the wrong phase for.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Spans that are tried for a better fit before one is taken that is surely large enough.
-const TRIES: usize = 8;
+/// Pages of a block.
+pub(crate) const BLOCK: usize = 512;
+const BITS: usize = 64;
+const WORDS: usize = BLOCK / BITS;
+/// Blocks of a group.
+const GROUP: usize = 16;
+const GROUP_PAGES: usize = GROUP * BLOCK;
 
-/// Memory that was free.
+/// The summary of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Taken {
-    pub(crate) start: usize,
-    /// Whether all of it reads as zero.
-    pub(crate) clean: bool,
+pub(crate) struct Block {
+    head: u16,
+    longest: u16,
+    tail: u16,
+    dirty: u16,
 }
 
-#[derive(Debug)]
-pub(crate) struct FreeMap {
-    spans: BTreeMap<usize, usize>,
-    sizes: BTreeSet<(usize, usize)>,
-    dirty: BTreeMap<usize, usize>,
-    free_bytes: usize,
-    dirty_bytes: usize,
+impl Block {
+    const fn whole(free: bool, dirty: bool) -> Self {
+        let free = if free { BLOCK as u16 } else { 0 };
+        Self { head: free, longest: free, tail: free, dirty: if dirty { BLOCK as u16 } else { 0 } }
+    }
+
+    fn is_free(&self) -> bool {
+        usize::from(self.longest) == BLOCK
+    }
 }
 
-impl FreeMap {
-    pub(crate) const fn new() -> Self {
+/// The summary of a group, or of anything else: free pages in one piece at its start, anywhere, at its
+/// end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    head: u32,
+    longest: u32,
+    tail: u32,
+}
+
+/// What a summary is of.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    len: usize,
+    head: usize,
+    longest: usize,
+    tail: usize,
+}
+
+impl Extent {
+    const NOTHING: Self = Self { len: 0, head: 0, longest: 0, tail: 0 };
+
+    fn of_block(block: &Block) -> Self {
+        let [head, longest, tail] = [block.head, block.longest, block.tail].map(usize::from);
+        Self { len: BLOCK, head, longest, tail }
+    }
+
+    fn of_group(group: &Group, len: usize) -> Self {
+        let [head, longest, tail] = [group.head, group.longest, group.tail].map(|n| n as usize);
+        Self { len, head, longest, tail }
+    }
+
+    /// Of both, `next` being what follows.
+    fn then(self, next: Self) -> Self {
         Self {
-            spans: BTreeMap::new(),
-            sizes: BTreeSet::new(),
-            dirty: BTreeMap::new(),
-            free_bytes: 0,
-            dirty_bytes: 0,
+            len: self.len + next.len,
+            head: if self.head == self.len { self.len + next.head } else { self.head },
+            longest: self.longest.max(next.longest).max(self.tail + next.head),
+            tail: if next.tail == next.len { next.len + self.tail } else { next.tail },
         }
-    }
-
-    /// Free bytes, dirty ones included.
-    pub(crate) fn free_bytes(&self) -> usize {
-        self.free_bytes
-    }
-
-    /// Free bytes that may not read as zero.
-    pub(crate) fn dirty_bytes(&self) -> usize {
-        self.dirty_bytes
-    }
-
-    /// Takes `size` bytes aligned to `align`: from the smallest span that will do, or nearly, and
-    /// among those of one size from the lowest. All addresses are multiples of `page`.
-    pub(crate) fn take(&mut self, size: usize, align: usize, page: usize) -> Option<Taken> {
-        let (span, start) = self.fit(size, align, page)?;
-        self.cut(span, start, size);
-        let clean = !self.scrub(start..start + size);
-        Some(Taken { start, clean })
-    }
-
-    /// Makes `range` free. It lies inside the chunk of the addresses `chunk`.
-    pub(crate) fn give(&mut self, range: Range<usize>, dirty: bool, chunk: &Range<usize>) {
-        if range.is_empty() {
-            return;
-        }
-        self.free_bytes += range.len();
-        if dirty {
-            self.dirty_bytes += range.len();
-            let joined = join(&mut self.dirty, &range, chunk, |_| ());
-            self.dirty.insert(joined.start, joined.len());
-        }
-        let sizes = &mut self.sizes;
-        let joined = join(&mut self.spans, &range, chunk, |gone| {
-            sizes.remove(&gone);
-        });
-        self.insert(joined.start, joined.len());
-    }
-
-    /// Takes dirty memory out until at most `keep` bytes of it are left, from the spans that have
-    /// most of it, so that few pieces come out. A piece may have clean memory in its middle. `keep`
-    /// is whole pages.
-    pub(crate) fn take_dirty(&mut self, keep: usize) -> Vec<Range<usize>> {
-        if self.dirty_bytes <= keep {
-            return Vec::new();
-        }
-        let mut pieces = self.dirty_pieces();
-        pieces.sort_unstable_by_key(|piece| std::cmp::Reverse(piece.0));
-        let mut taken = Vec::new();
-        for (bytes, mut range) in pieces {
-            let excess = self.dirty_bytes.saturating_sub(keep);
-            if excess == 0 {
-                break;
-            }
-            if bytes > excess {
-                range.start = self.dirty_tail(&range, excess);
-            }
-            self.remove(range.clone());
-            taken.push(range);
-        }
-        taken
-    }
-
-    /// Whether the whole range is free, in one span.
-    pub(crate) fn is_span(&self, range: &Range<usize>) -> bool {
-        self.spans.get(&range.start) == Some(&range.len())
-    }
-
-    /// Takes out a range of one span.
-    pub(crate) fn remove(&mut self, range: Range<usize>) {
-        let span = self.spans.range(..=range.start).next_back().map(|(&start, &len)| (len, start));
-        if let Some(span) = span {
-            self.cut(span, range.start, range.len());
-            self.scrub(range);
-        }
-    }
-
-    /// Where to cut `range`, so that the end of it has `bytes` that are dirty. Low addresses are used
-    /// again first, so they stay.
-    fn dirty_tail(&self, range: &Range<usize>, mut bytes: usize) -> usize {
-        for (&start, &len) in self.dirty.range(range.clone()).rev() {
-            if len >= bytes {
-                return start + len - bytes;
-            }
-            bytes -= len;
-        }
-        range.start
-    }
-
-    /// The dirty memory of each span: how much, and from where to where.
-    fn dirty_pieces(&self) -> Vec<(usize, Range<usize>)> {
-        let mut pieces: Vec<(usize, Range<usize>)> = Vec::new();
-        let mut span_end = 0;
-        for (&start, &len) in &self.dirty {
-            match pieces.last_mut() {
-                Some((bytes, piece)) if start < span_end => {
-                    *bytes += len;
-                    piece.end = start + len;
-                }
-                _ => {
-                    let span = self.spans.range(..=start).next_back();
-                    span_end = span.map_or(start + len, |(&at, &len)| at + len);
-                    pieces.push((len, start..start + len));
-                }
-            }
-        }
-        pieces
-    }
-
-    /// A span (length, start) and the address inside of it.
-    fn fit(&self, size: usize, align: usize, page: usize) -> Option<((usize, usize), usize)> {
-        let place = |&(len, start): &(usize, usize)| {
-            let at = start.checked_next_multiple_of(align)?;
-            (at - start <= len - size).then_some(((len, start), at))
-        };
-        let enough = size.checked_add(align - page)?;
-        let mut near = self.sizes.range((size, 0)..);
-        near.by_ref()
-            .take(TRIES)
-            .find_map(place)
-            .or_else(|| self.sizes.range((enough, 0)..).next().and_then(place))
-            .or_else(|| near.find_map(place))
-    }
-
-    /// Takes `size` bytes at `at` out of a span, which is given as (length, start).
-    fn cut(&mut self, span: (usize, usize), at: usize, size: usize) {
-        let (len, start) = span;
-        self.sizes.remove(&span);
-        self.free_bytes -= size;
-        let tail = start + len - (at + size);
-        if at > start {
-            // The head keeps its key.
-            self.insert(start, at - start);
-        } else {
-            self.spans.remove(&start);
-        }
-        if tail > 0 {
-            self.insert(at + size, tail);
-        }
-    }
-
-    fn insert(&mut self, start: usize, len: usize) {
-        self.spans.insert(start, len);
-        self.sizes.insert((len, start));
-    }
-
-    /// Removes the dirty marks from a range and says whether there were any.
-    fn scrub(&mut self, range: Range<usize>) -> bool {
-        let mut found = false;
-        while let Some((&start, &len)) = self.dirty.range(..range.end).next_back() {
-            let end = start + len;
-            if end <= range.start {
-                break;
-            }
-            found = true;
-            if start < range.start {
-                self.dirty.insert(start, range.start - start);
-            } else {
-                self.dirty.remove(&start);
-            }
-            if end > range.end {
-                self.dirty.insert(range.end, end - range.end);
-            }
-            self.dirty_bytes -= end.min(range.end) - start.max(range.start);
-        }
-        found
     }
 }
 
-/// Takes the neighbours of `range` out of `map` if they touch it inside of `chunk`, calls `gone` with
-/// (length, start) of each, and returns them joined.
-fn join(
-    map: &mut BTreeMap<usize, usize>,
-    range: &Range<usize>,
-    chunk: &Range<usize>,
-    mut gone: impl FnMut((usize, usize)),
-) -> Range<usize> {
-    let Range { mut start, mut end } = *range;
-    if start > chunk.start
-        && let Some((&at, &len)) = map.range(..start).next_back()
-        && at + len == start
-    {
-        map.remove(&at);
-        gone((len, at));
-        start = at;
+/// Sums over a chunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    /// Pages that it has.
+    pub(crate) pages: usize,
+    /// Pages that are not free.
+    pub(crate) used: usize,
+    /// Pages that are dirty.
+    pub(crate) dirty: usize,
+}
+
+/// How much of everything so many pages need.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Words of each bitmap.
+    pub(crate) words: usize,
+    pub(crate) blocks: usize,
+    pub(crate) groups: usize,
+}
+
+pub(crate) const fn room_for(pages: usize) -> Room {
+    let blocks = pages.div_ceil(BLOCK);
+    Room { words: blocks * WORDS, blocks, groups: blocks.div_ceil(GROUP) }
+}
+
+/// The bookkeeping of one chunk.
+#[derive(Debug)]
+pub(crate) struct PageMap<'a> {
+    pub(crate) used: &'a mut [u64],
+    pub(crate) dirty: &'a mut [u64],
+    pub(crate) blocks: &'a mut [Block],
+    pub(crate) groups: &'a mut [Group],
+    pub(crate) sums: &'a mut Sums,
+}
+
+/// A run of pages to be decommitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) pages: Range<usize>,
+    /// How many of them are dirty.
+    pub(crate) dirty: usize,
+    /// Where to go on looking: all before this.
+    pub(crate) next: usize,
+}
+
+impl PageMap<'_> {
+    /// Makes all pages free and clean. The bitmaps are all zero.
+    pub(crate) fn begin(&mut self) {
+        let pages = self.sums.pages;
+        self.blocks.fill(Block::whole(true, false));
+        let end = self.used.len() * BITS;
+        if pages < end {
+            mark(self.used, pages..end);
+        }
+        self.summarise(end - 1..end);
+        for index in 0..self.groups.len() {
+            self.summarise_group(index);
+        }
     }
-    if end < chunk.end
-        && let Some(len) = map.remove(&end)
-    {
-        gone((len, end));
-        end += len;
+
+    /// The lowest place for `size` pages. Its number is `phase`, or more by a multiple of `align`,
+    /// which is a power of two.
+    pub(crate) fn find(&self, size: usize, align: usize, phase: usize) -> Option<usize> {
+        let fit = |start: usize, end: usize| {
+            let at = start + (phase.wrapping_sub(start) & (align - 1));
+            (at + size <= end).then_some(at)
+        };
+        let groups = self.extents_of_groups();
+        first_fit(0, groups, size, fit, |from, len| {
+            let blocks = &self.blocks[from / BLOCK..(from + len) / BLOCK];
+            first_fit(from, blocks.iter().map(Extent::of_block), size, fit, |from, len| {
+                self.find_inside(from..from + len, fit)
+            })
+        })
     }
-    start..end
+
+    /// The length of the longest piece of free pages.
+    pub(crate) fn longest(&self) -> usize {
+        self.extents_of_groups().fold(Extent::NOTHING, Extent::then).longest
+    }
+
+    fn extents_of_groups(&self) -> impl Iterator<Item = Extent> {
+        let blocks = self.blocks.len();
+        self.groups.iter().enumerate().map(move |(index, group)| {
+            Extent::of_group(group, (blocks - index * GROUP).min(GROUP) * BLOCK)
+        })
+    }
+
+    fn find_inside(
+        &self,
+        block: Range<usize>,
+        fit: impl Fn(usize, usize) -> Option<usize>,
+    ) -> Option<usize> {
+        let mut at = block.start;
+        while at < block.end {
+            let start = at + ones_after(self.used, at, block.end - at);
+            let end = start + zeros_after(self.used, start, block.end - start);
+            if let Some(found) = fit(start, end) {
+                return Some(found);
+            }
+            at = end;
+        }
+        None
+    }
+
+    /// Takes free pages. Returns how many of them were dirty.
+    pub(crate) fn take(&mut self, range: Range<usize>) -> usize {
+        debug_assert!(self.is_free(&range), "pages {range:?} are not free");
+        self.sums.used += range.len();
+        mark(self.used, range.clone());
+        let mut dirty = 0;
+        if self.sums.dirty > 0 {
+            for (word, mask) in masks(range.clone()) {
+                let count = (self.dirty[word] & mask).count_ones();
+                self.dirty[word] &= !mask;
+                self.blocks[word / WORDS].dirty -= count as u16;
+                dirty += count as usize;
+            }
+            self.sums.dirty -= dirty;
+        }
+        self.summarise(range);
+        dirty
+    }
+
+    /// Makes pages free that were taken.
+    pub(crate) fn give(&mut self, range: Range<usize>, dirty: bool) {
+        debug_assert!(
+            ones_after(self.used, range.start, range.len()) == range.len(),
+            "some of pages {range:?} are free already"
+        );
+        self.sums.used -= range.len();
+        for (word, mask) in masks(range.clone()) {
+            self.used[word] &= !mask;
+        }
+        if dirty {
+            self.sums.dirty += range.len();
+            for (word, mask) in masks(range.clone()) {
+                self.dirty[word] |= mask;
+                self.blocks[word / WORDS].dirty += mask.count_ones() as u16;
+            }
+        }
+        self.summarise(range);
+    }
+
+    /// Whether there is a piece of more than `limit` free pages around those of `range`, which are free.
+    pub(crate) fn exceeds(&self, range: &Range<usize>, limit: usize) -> bool {
+        let before = zeros_before(self.used, range.start, limit);
+        let after = zeros_after(
+            self.used,
+            range.end,
+            (self.sums.pages - range.end).min(limit.saturating_add(1)),
+        );
+        before + range.len() + after > limit
+    }
+
+    fn is_free(&self, range: &Range<usize>) -> bool {
+        zeros_after(self.used, range.start, range.len()) == range.len()
+    }
+
+    /// A piece of blocks that are wholly free, the highest that begins before the page `before`, with
+    /// about `excess` dirty pages if there are so many. First and last page are dirty; between there may
+    /// be clean ones.
+    pub(crate) fn dirty_blocks(&self, before: usize, excess: usize) -> Option<Piece> {
+        let before = before.min(self.blocks.len() * BLOCK) / BLOCK;
+        let is_dirty = |block: &Block| block.is_free() && block.dirty > 0;
+        let last = self.blocks[..before].iter().rposition(is_dirty)?;
+        let (mut first, mut dirty) = (last, 0);
+        for at in (0..=last).rev() {
+            let block = &self.blocks[at];
+            if !block.is_free() || dirty >= excess {
+                break;
+            }
+            dirty += usize::from(block.dirty);
+            first = at;
+        }
+        let next = first * BLOCK;
+        let mut pages = next..(last + 1) * BLOCK;
+        if dirty < excess {
+            // What is beside them goes by the same call.
+            pages.start -= zeros_before(self.used, pages.start, BLOCK);
+            pages.end +=
+                zeros_after(self.used, pages.end, (self.used.len() * BITS - pages.end).min(BLOCK));
+        }
+        self.trimmed(pages, next)
+    }
+
+    /// The highest piece of free pages that ends before the page `before`, with at least `least` dirty
+    /// pages, or with `excess`. First and last page are dirty. A piece lies in one block.
+    pub(crate) fn dirty_piece(&self, before: usize, least: usize, excess: usize) -> Option<Piece> {
+        let mut end = before.min(self.used.len() * BITS);
+        while end > 0 {
+            let index = (end - 1) / BLOCK;
+            let from = index * BLOCK;
+            if usize::from(self.blocks[index].dirty) < least {
+                end = from;
+                continue;
+            }
+            while end > from {
+                let stop = end - ones_before(self.used, end, end - from);
+                let start = stop - zeros_before(self.used, stop, stop - from);
+                end = start;
+                let Some(mut piece) = self.trimmed(start..stop, start) else { continue };
+                if piece.dirty < least {
+                    continue;
+                }
+                if piece.dirty > excess {
+                    piece.pages.start = self.dirty_tail(&piece.pages, excess);
+                    piece.dirty = excess;
+                    piece.next = piece.pages.start;
+                }
+                return Some(piece);
+            }
+        }
+        None
+    }
+
+    /// Where to cut `range`, so that the end of it has `count` dirty pages. Low addresses are used
+    /// again first, so they stay.
+    fn dirty_tail(&self, range: &Range<usize>, mut count: usize) -> usize {
+        let mut at = range.end;
+        while count > 0 && at > range.start {
+            at -= 1;
+            count -= usize::from(is_set(self.dirty, at));
+        }
+        at
+    }
+
+    /// The range without the clean pages at its ends, if it has a dirty page.
+    fn trimmed(&self, range: Range<usize>, next: usize) -> Option<Piece> {
+        let start = range.start + zeros_after(self.dirty, range.start, range.len());
+        if start == range.end {
+            return None;
+        }
+        let end = range.end - zeros_before(self.dirty, range.end, range.len());
+        let count = |(word, mask): (usize, u64)| (self.dirty[word] & mask).count_ones() as usize;
+        let dirty = masks(start..end).map(count).sum();
+        Some(Piece { pages: start..end, dirty, next: next.min(start) })
+    }
+
+    /// Brings the summaries up to date of what has a page of `range`.
+    fn summarise(&mut self, range: Range<usize>) {
+        for index in range.start / BLOCK..=(range.end - 1) / BLOCK {
+            let words = index * WORDS..(index + 1) * WORDS;
+            let dirty = self.blocks[index].dirty;
+            self.blocks[index] = Block { dirty, ..summary(&self.used[words]) };
+        }
+        for index in range.start / GROUP_PAGES..=(range.end - 1) / GROUP_PAGES {
+            self.summarise_group(index);
+        }
+    }
+
+    fn summarise_group(&mut self, index: usize) {
+        let blocks = &self.blocks[index * GROUP..self.blocks.len().min((index + 1) * GROUP)];
+        let all = blocks.iter().map(Extent::of_block).fold(Extent::NOTHING, Extent::then);
+        let [head, longest, tail] = [all.head, all.longest, all.tail].map(|n| n as u32);
+        self.groups[index] = Group { head, longest, tail };
+    }
+}
+
+/// Finds the lowest place in extents that follow each other from `from` on: `fit` looks at a piece from
+/// start to end, `inside` into an extent of which the start and length are given.
+fn first_fit(
+    mut from: usize,
+    extents: impl Iterator<Item = Extent>,
+    size: usize,
+    fit: impl Fn(usize, usize) -> Option<usize>,
+    inside: impl Fn(usize, usize) -> Option<usize>,
+) -> Option<usize> {
+    // All from here to the extent that is looked at is free.
+    let mut start = from;
+    for Extent { len, head, longest, tail } in extents {
+        if let Some(at) = fit(start, from + head) {
+            return Some(at);
+        }
+        if longest == len {
+            from += len;
+            continue;
+        }
+        if longest >= size
+            && let Some(at) = inside(from, len)
+        {
+            return Some(at);
+        }
+        from += len;
+        start = from - tail;
+    }
+    None
+}
+
+/// The summary of the bits of a block, without what is dirty.
+fn summary(words: &[u64]) -> Block {
+    let (mut longest, mut run) = (0, 0);
+    let mut head = None;
+    for &word in words {
+        if word == 0 {
+            run += BITS;
+            continue;
+        }
+        run += word.trailing_zeros() as usize;
+        head.get_or_insert(run);
+        longest = longest.max(run).max(longest_inside(word, longest));
+        run = word.leading_zeros() as usize;
+    }
+    let Some(head) = head else { return Block::whole(true, false) };
+    Block { head: head as u16, longest: longest.max(run) as u16, tail: run as u16, dirty: 0 }
+}
+
+/// The length of the longest run of zeros, if it is more than `least`.
+fn longest_inside(word: u64, least: usize) -> usize {
+    let mut free = !word;
+    if free.count_ones() as usize <= least {
+        return 0;
+    }
+    let mut length = 0;
+    while free != 0 {
+        free &= free << 1;
+        length += 1;
+    }
+    length
+}
+
+/// The words that have bits of a range, and which.
+fn masks(range: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
+    let words = range.start / BITS..range.end.div_ceil(BITS);
+    words.map(move |word| {
+        let from = range.start.saturating_sub(word * BITS);
+        let to = (range.end - word * BITS).min(BITS);
+        (word, (!0 << from) & (!0 >> (BITS - to)))
+    })
+}
+
+fn mark(words: &mut [u64], range: Range<usize>) {
+    for (word, mask) in masks(range) {
+        words[word] |= mask;
+    }
+}
+
+fn is_set(words: &[u64], at: usize) -> bool {
+    words[at / BITS] >> (at % BITS) & 1 == 1
+}
+
+/// How many bits from `at` on are alike and zero once they are changed by `flip`: at most `limit`.
+fn count_after(words: &[u64], at: usize, limit: usize, flip: u64) -> usize {
+    let mut count = 0;
+    while count < limit {
+        let (word, bit) = ((at + count) / BITS, (at + count) % BITS);
+        let zeros = (((words[word] ^ flip) >> bit).trailing_zeros() as usize).min(BITS - bit);
+        count += zeros;
+        if zeros < BITS - bit {
+            break;
+        }
+    }
+    count.min(limit)
+}
+
+/// The same for the bits before `at`; it stops at the first bit.
+fn count_before(words: &[u64], at: usize, limit: usize, flip: u64) -> usize {
+    let (mut count, limit) = (0, limit.min(at));
+    while count < limit {
+        let last = at - count - 1;
+        let (word, bits) = (last / BITS, last % BITS + 1);
+        let zeros = (((words[word] ^ flip) << (BITS - bits)).leading_zeros() as usize).min(bits);
+        count += zeros;
+        if zeros < bits {
+            break;
+        }
+    }
+    count.min(limit)
+}
+
+fn zeros_after(words: &[u64], at: usize, limit: usize) -> usize {
+    count_after(words, at, limit, 0)
+}
+
+fn ones_after(words: &[u64], at: usize, limit: usize) -> usize {
+    count_after(words, at, limit, !0)
+}
+
+fn zeros_before(words: &[u64], at: usize, limit: usize) -> usize {
+    count_before(words, at, limit, 0)
+}
+
+fn ones_before(words: &[u64], at: usize, limit: usize) -> usize {
+    count_before(words, at, limit, !0)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PAGES: usize = 200;
-    /// Two chunks that touch.
-    const CHUNKS: [Range<usize>; 2] = [1000..1080, 1080..1200];
-
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    enum Page {
-        Used,
-        Clean,
-        Dirty,
-    }
-
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 >> 16) as usize % bound
-        }
-    }
-
-    fn chunk_of(at: usize) -> &'static Range<usize> {
-        if CHUNKS[0].contains(&at) { &CHUNKS[0] } else { &CHUNKS[1] }
-    }
-
-    /// Lengths and starts of the free spans by the model.
-    fn spans(model: &[Page]) -> BTreeSet<(usize, usize)> {
-        let mut spans = BTreeSet::new();
-        for chunk in &CHUNKS {
-            let mut at = chunk.start;
-            while at < chunk.end {
-                let free = (at..chunk.end).take_while(|&p| model[p - 1000] != Page::Used).count();
-                if free > 0 {
-                    spans.insert((free, at));
-                }
-                at += free + 1;
-            }
-        }
-        spans
-    }
-
-    fn check(map: &FreeMap, model: &[Page]) {
-        let expected = spans(model);
-        assert_eq!(map.sizes, expected);
-        assert!(map.spans.iter().map(|(&start, &len)| (len, start)).eq({
-            let mut by_start: Vec<_> = expected.iter().copied().collect();
-            by_start.sort_by_key(|span| span.1);
-            by_start
-        }));
-        let mut dirty = vec![false; PAGES];
-        for (&start, &len) in &map.dirty {
-            assert!(len > 0);
-            for page in start..start + len {
-                assert!(!std::mem::replace(&mut dirty[page - 1000], true), "dirty twice");
-            }
-        }
-        let modelled: Vec<bool> = model.iter().map(|&page| page == Page::Dirty).collect();
-        assert_eq!(dirty, modelled);
-        assert_eq!(map.dirty_bytes, modelled.iter().filter(|&&dirty| dirty).count());
-        assert_eq!(map.free_bytes, model.iter().filter(|&&page| page != Page::Used).count());
-    }
-
-    /// Everything against an array of pages. Pages are one byte long here.
-    #[test]
-    fn against_a_plain_array() {
-        let mut random = Random(0x1234_5678_9abc_def1);
-        let mut map = FreeMap::new();
-        let mut model = vec![Page::Clean; PAGES];
-        CHUNKS.iter().for_each(|chunk| map.give(chunk.clone(), false, chunk));
-        let mut held: Vec<Range<usize>> = Vec::new();
-        for _ in 0..30_000 {
-            match random.below(20) {
-                0..9 => {
-                    let (size, align) = (1 + random.below(20), 1 << random.below(5));
-                    let fits = |&(len, start): &(usize, usize)| {
-                        start.next_multiple_of(align) + size <= start + len
-                    };
-                    let best = spans(&model).into_iter().find(fits);
-                    let taken = map.take(size, align, 1);
-                    assert_eq!(taken.is_some(), best.is_some());
-                    let Some(Taken { start, clean }) = taken else { continue };
-                    assert!(start.is_multiple_of(align));
-                    if align == 1 {
-                        assert_eq!(Some(start), best.map(|span| span.1), "not the best fit");
-                    }
-                    let pages = &mut model[start - 1000..start - 1000 + size];
-                    assert!(!pages.contains(&Page::Used));
-                    assert_eq!(clean, !pages.contains(&Page::Dirty));
-                    pages.fill(Page::Used);
-                    held.push(start..start + size);
-                }
-                9..18 if !held.is_empty() => {
-                    let range = held.swap_remove(random.below(held.len()));
-                    let dirty = random.below(4) > 0;
-                    model[range.start - 1000..range.end - 1000].fill(if dirty {
-                        Page::Dirty
-                    } else {
-                        Page::Clean
-                    });
-                    map.give(range.clone(), dirty, chunk_of(range.start));
-                }
-                18 => {
-                    let keep = random.below(40);
-                    let pieces = map.take_dirty(keep);
-                    assert!(map.dirty_bytes <= keep);
-                    for piece in &pieces {
-                        let pages = &mut model[piece.start - 1000..piece.end - 1000];
-                        assert_eq!(pages.first(), Some(&Page::Dirty));
-                        assert_eq!(pages.last(), Some(&Page::Dirty));
-                        assert!(!pages.contains(&Page::Used));
-                        pages.fill(Page::Used);
-                    }
-                    check(&map, &model);
-                    for piece in pieces {
-                        model[piece.start - 1000..piece.end - 1000].fill(Page::Clean);
-                        map.give(piece.clone(), false, chunk_of(piece.start));
-                    }
-                }
-                _ => {
-                    for chunk in &CHUNKS {
-                        let pages = &model[chunk.start - 1000..chunk.end - 1000];
-                        assert_eq!(map.is_span(chunk), !pages.contains(&Page::Used));
-                    }
-                }
-            }
-            check(&map, &model);
-        }
-    }
-
-    #[test]
-    fn decommits_the_largest_pieces_first() {
-        let chunk = 0..1000;
-        let mut map = FreeMap::new();
-        for range in [10..20, 100..200, 300..305] {
-            map.give(range, true, &chunk);
-        }
-        let mut take = |keep| {
-            let pieces = map.take_dirty(keep).into_iter();
-            pieces.map(|piece| (piece.start, piece.end)).collect::<Vec<_>>()
-        };
-        assert_eq!(take(100), [(185, 200)], "the end of it will do");
-        assert_eq!(take(15), [(100, 185)]);
-        assert_eq!(take(15), []);
-        assert_eq!(take(0), [(10, 20), (300, 305)]);
-
-        map.give(200..300, false, &chunk);
-        map.give(10..20, true, &chunk);
-        map.give(300..320, true, &chunk);
-        map.give(180..200, true, &chunk);
-        let mut keep = |bytes| map.take_dirty(bytes).remove(0);
-        assert_eq!(keep(25), 195..320, "a gap in the dirty memory goes with it");
-        assert_eq!(keep(10), 180..195);
-    }
-
-    #[test]
-    fn an_alignment_that_the_near_spans_miss() {
-        let chunk = 0..100_000;
-        let mut map = FreeMap::new();
-        for at in 0..50 {
-            map.give(at * 32 + 1..at * 32 + 18, false, &chunk);
-        }
-        assert_eq!(map.take(16, 16, 1), None);
-        map.give(50 * 32..50 * 32 + 18, false, &chunk);
-        assert_eq!(map.take(16, 16, 1).map(|taken| taken.start), Some(50 * 32));
-        map.give(9001..9040, false, &chunk);
-        assert_eq!(map.take(16, 16, 1).map(|taken| taken.start), Some(9008));
-    }
-}
+mod tests;

@@ -2,47 +2,71 @@
 //!
 //! [`MmapPages`] reserves address space in large chunks, which cost nothing until they are written
 //! to, and carves page runs of any power-of-two alignment out of them. Runs given back coalesce, and
-//! are taken again by best fit, lowest address first, so that memory stays dense. What stays free
-//! goes back to the system, in batches, and later than it was freed.
+//! the oldest chunk and the lowest address are taken again first, so that memory stays dense. What stays
+//! free goes back to the system, in batches, and later than it was freed.
 //!
 //! # Layout
 //!
 //! ```text
-//!  chunk: one mapping of 64 MiB or more
-//!  +--------+-----------+----------+------------------------------------------------+
-//!  |  run   |   dirty   |   run    |  dirty  |               clean                  |
-//!  +--------+-----------+----------+---------+--------------------------------------+
-//!           |-- span ---|          |--------------------- span ---------------------|
+//!  chunk: one mapping, for 64 MiB or more
+//!  +-------------+------+--------+-----------+----------+----------+---------------------------+
+//!  | bookkeeping | wall |  run   |   dirty   |   run    |  dirty   |            clean          |
+//!  +-------------+------+--------+-----------+----------+----------+---------------------------+
+//!                       `- the region, from a multiple of 2 MiB
 //! ```
 //!
-//! A *span* is as much free memory as there is in one piece. It may be *dirty* in parts: those that
-//! were in a run since the system last gave them zeroed. A run that is carved out of clean memory is
-//! known to be zero, and says so.
+//! Free memory is *dirty* if it was in a run since the system last gave it zeroed. A run that is carved
+//! out of clean memory is known to be zero, and says so. The bookkeeping is two bits a page, with
+//! summaries for blocks of 512 pages, which are huge pages; it lies in the chunk's own mapping, and the
+//! directory of chunks in another. So nothing comes from the global allocator, and this crate can
+//! stand under one (given a lock that does not allocate either). The page between bookkeeping and
+//! region is inaccessible: who writes below the first run stops there.
 //!
-//! Chunks double from 64 MiB up to 1 GiB; a request that fits no chunk gets one of its own. Spans
-//! never reach across chunks, so a chunk can be unmapped whole.
+//! Chunks double from 64 MiB up to 1 GiB; a request that fits no chunk gets one of its own. Runs never
+//! reach across chunks, so a chunk can be unmapped whole.
 //!
 //! # Giving back
 //!
 //! Freed memory stays committed, since it is likely to be used again soon. When more than
-//! [`Config::dirty_max`] bytes of it are free, the largest pieces are decommitted (`MADV_DONTNEED`)
-//! until half of that is left, so a system call pays for many frees. [`MmapPages::trim`] gives
-//! everything back and unmaps chunks that are wholly free, all but one. Decommitting is for Linux,
-//! where such memory reads as zero afterwards; other systems get only whole chunks back.
+//! [`Config::dirty_max`] bytes of it are free, it is decommitted (`MADV_DONTNEED`) until half of that is
+//! left: first blocks that are wholly free, neighbours by one call, from the youngest chunk and the
+//! highest address; then larger pieces; then all others. So a system call pays for many frees, huge
+//! pages are not torn while there are whole ones to give, and what would be used next stays.
+//! [`MmapPages::maintain`], called now and then, decommits what nobody needed since the last call.
+//! [`MmapPages::trim`] gives everything back and unmaps chunks that are wholly free, all but one.
+//! Decommitting is for Linux, where such memory reads as zero afterwards; other systems get only whole
+//! chunks back.
+//!
+//! # Mappings
+//!
+//! Decommitting splits no mapping. There are at most four for a chunk (the bookkeeping, the wall, the
+//! region if huge pages are wanted there or not, and what is left over behind it), one for the directory, and
+//! two for each piece that is [protected](uma_core::Protect). On Linux 6.13 and later without a
+//! wish for huge pages it is one for a chunk, and neighbours count as one. There are at most
+//! 5 chunks for the first GiB, one more for each further GiB, one for each request that fits none, and as many
+//! again where the system had no room for a chunk of full size. [`MmapPages::guard`] costs no
+//! mapping from Linux 6.13 on.
+//!
+//! # Refusals
+//!
+//! What the system refuses is counted in [`MmapStats`] and never fatal: memory that it does not take
+//! back is dirty still, a chunk that it does not unmap is used again, a name or a wall is done without.
+//! Only when it gives no address space, an allocation fails, with its error number.
 //!
 //! # Invariants
 //!
-//! - Every byte of a chunk is in one run, in one span, or on its way to be decommitted.
-//! - Dirty ranges lie inside spans. What is clean reads as zero.
-//! - A chunk is unmapped only when one span covers it, so no run and no decommit is under way in it.
+//! - Every page of a chunk is in one run, free, or on its way to be decommitted.
+//! - Dirty pages are free. What is free and not dirty reads as zero.
+//! - A chunk is unmapped only when all its pages are free, so no run and no decommit is under way in it.
+//! - There is a place in the directory for every chunk that was taken out of it, or is being mapped.
 //!
 //! # Locks
 //!
-//! One lock, a leaf. No system call to map, unmap or advise is made under it: memory to be
-//! decommitted is taken out of the spans under the lock, advised without it, and put back. Two
-//! threads that both find nothing free may both map a chunk; the later one unmaps its own again if
-//! it turns out not to need it. The bookkeeping under the lock does use the global allocator, so
-//! this supplier cannot yet stand under one.
+//! One lock, a leaf. No system call is made under it: memory to be decommitted is marked as taken under the
+//! lock, advised without it, and put back, some pieces at a time. Two threads that both find nothing
+//! free may both map a chunk; the later one unmaps its own again if it turns out not to need it.
+//! Under the lock are: a search of summaries, linear in chunks that are full and in groups of 32 MiB of
+//! the others; for giving back, a search of all blocks with dirty pages.
 //!
 //! It never hands out memory twice, never touches the contents of a run (except that
 //! [`MmapPages::decommit`] zeroes where it is told to), and never unmaps what is in use: a supplier
@@ -53,12 +77,16 @@
 compile_error!("uma-backend-mmap is for Unix systems");
 
 mod config;
+mod directory;
 mod free;
 mod pages;
 mod region;
+mod state;
 mod stats;
 mod sync;
+#[doc(hidden)]
+pub mod sys;
 
-pub use config::Config;
+pub use config::{Config, HugePages};
 pub use pages::MmapPages;
 pub use stats::MmapStats;

@@ -1,22 +1,26 @@
 //! The supplier.
 
 use std::alloc::Layout;
-use std::ops::Range;
 use std::ptr::NonNull;
 
-use uma_core::{Decommit, PageError, PageRun, PageSupplier, RawMutex, Request};
+use uma_core::{
+    Decommit, PageError, PageRun, PageSupplier, Protect, RawMutex, Region, Regions, Request,
+};
 
-use crate::free::{FreeMap, Taken};
-use crate::region::{Chunk, DECOMMITS, page_size};
-use crate::stats::{Calls, count, figure};
-use crate::sync::{Arc, DefaultLock, Mutex};
+use crate::config::HugePages;
+use crate::directory::Table;
+use crate::region::Chunk;
+use crate::state::{Batch, State, Sweep};
+use crate::stats::AllCalls;
+use crate::sync::{DefaultLock, Mutex, MutexGuard};
+use crate::sys::{DECOMMITS, Errno, Kernel, System, page_size};
 use crate::{Config, MmapStats};
 
 /// Supplies runs of pages from memory mapped in large chunks.
 ///
 /// It honours any alignment for which the system has address space. Runs from memory that was never
 /// used, or decommitted since, are flagged as zeroed. It maps nothing before the first allocation,
-/// and can be a `static`:
+/// uses no other allocator, and can be a `static`:
 ///
 /// ```
 /// use std::alloc::Layout;
@@ -36,85 +40,22 @@ use crate::{Config, MmapStats};
 ///
 /// If it is dropped, chunks that still have live runs stay mapped.
 ///
-/// `L` locks the bookkeeping: the lock of `parking_lot` unless you name another.
-pub struct MmapPages<L: RawMutex = DefaultLock> {
+/// `L` locks the bookkeeping: the lock of `parking_lot` unless you name another. (`parking_lot` may
+/// allocate when a thread first waits; under a global allocator name a lock that does not.) `S` stands for
+/// the system, and is another only in tests.
+///
+/// # Errors
+///
+/// When the system has no address space left (`RLIMIT_AS`, a limit of mappings, or nothing that is
+/// large enough), a chunk is asked for that is half as large, down to what the run needs; then all chunks
+/// that are wholly free are given back, and it is asked once more. If that fails,
+/// [`alloc_pages`](PageSupplier::alloc_pages) returns [`PageError::System`] with the system's number;
+/// nothing has changed, and later it may succeed.
+pub struct MmapPages<L: RawMutex = DefaultLock, S: System = Kernel> {
     config: Config,
+    system: S,
     state: Mutex<L, State>,
-    calls: Calls,
-}
-
-#[derive(Debug)]
-struct State {
-    free: FreeMap,
-    /// By address.
-    chunks: Vec<Arc<Chunk>>,
-    reserved: usize,
-    in_use: usize,
-    /// Dirty bytes above which to decommit. Above `dirty_max` only after the system refused.
-    trigger: usize,
-}
-
-impl State {
-    /// The chunk that `address` lies in.
-    fn chunk(&self, address: usize) -> Option<&Arc<Chunk>> {
-        let after = self.chunks.partition_point(|chunk| chunk.start() <= address);
-        self.chunks[..after].last()
-    }
-
-    fn carve(&mut self, layout: Layout, page: usize) -> Option<PageRun> {
-        let Taken { start, clean } =
-            self.free.take(layout.size(), layout.align().max(page), page)?;
-        self.in_use += layout.size();
-        let base = self.chunk(start)?.at(start);
-        // SAFETY: these pages were free and are so no more, so they are ours; they lie in one chunk,
-        // since spans do, are aligned by `take`, and if clean they read as zero.
-        Some(unsafe { PageRun::from_parts(base, layout, clean, 0) })
-    }
-
-    fn add(&mut self, chunk: Chunk) {
-        let bounds = chunk.bounds();
-        self.reserved += chunk.len();
-        let index = self.chunks.partition_point(|other| other.start() < bounds.start);
-        self.chunks.insert(index, Arc::new(chunk));
-        self.free.give(bounds.clone(), false, &bounds);
-    }
-
-    /// Takes out dirty memory until at most `keep` bytes are left.
-    fn take_dirty(&mut self, keep: usize) -> Vec<Outgoing> {
-        let ranges = self.free.take_dirty(keep);
-        let with_chunk = |range: Range<usize>| {
-            Some(Outgoing { chunk: Arc::clone(self.chunk(range.start)?), range })
-        };
-        ranges.into_iter().filter_map(with_chunk).collect()
-    }
-
-    /// Takes out the chunks that are wholly free, all but the smallest of them.
-    fn take_chunks(&mut self) -> Vec<Arc<Chunk>> {
-        let whole = |free: &FreeMap, chunk: &Chunk| free.is_span(&chunk.bounds());
-        let spare = self
-            .chunks
-            .iter()
-            .filter(|chunk| whole(&self.free, chunk))
-            .min_by_key(|chunk| chunk.len())
-            .map(|chunk| chunk.start());
-        let Self { free, chunks, reserved, .. } = self;
-        chunks
-            .extract_if(.., |chunk| {
-                let out = Some(chunk.start()) != spare && whole(free, chunk);
-                if out {
-                    free.remove(chunk.bounds());
-                    *reserved -= chunk.len();
-                }
-                out
-            })
-            .collect()
-    }
-}
-
-/// Memory that is in no span and no run while the system is asked to take it.
-struct Outgoing {
-    chunk: Arc<Chunk>,
-    range: Range<usize>,
+    calls: AllCalls,
 }
 
 impl MmapPages {
@@ -132,30 +73,39 @@ impl MmapPages {
 impl<L: RawMutex> MmapPages<L> {
     /// A supplier with settings and a lock of your own.
     pub const fn with_lock(config: Config) -> Self {
-        let state = State {
-            free: FreeMap::new(),
-            chunks: Vec::new(),
-            reserved: 0,
-            in_use: 0,
-            trigger: config.dirty_max,
-        };
-        Self { config, state: Mutex::const_new(L::INIT, state), calls: Calls::new() }
+        Self::with_system(config, Kernel)
+    }
+}
+
+impl<L: RawMutex, S: System> MmapPages<L, S> {
+    /// A supplier over another system: for tests.
+    #[doc(hidden)]
+    pub const fn with_system(config: Config, system: S) -> Self {
+        let state = Mutex::const_new(L::INIT, State::new(config.dirty_max));
+        Self { config, system, state, calls: AllCalls::new() }
     }
 
     /// Figures of the moment.
     pub fn stats(&self) -> MmapStats {
+        let AllCalls { map, unmap, discard, protect, hint } = &self.calls;
         let state = self.state.lock();
-        let dirty = state.free.dirty_bytes();
         MmapStats {
             reserved: state.reserved,
             in_use: state.in_use,
-            dirty,
-            clean: state.free.free_bytes() - dirty,
-            chunks: state.chunks.len(),
-            maps: figure(&self.calls.maps),
-            unmaps: figure(&self.calls.unmaps),
-            advises: figure(&self.calls.advises),
-            refused: figure(&self.calls.refused),
+            dirty: state.dirty,
+            clean: state.reserved - state.taken - state.dirty,
+            beside: state.beside + state.directory.table().map_or(0, |table| table.len),
+            chunks: state.directory.count(),
+            maps: map.made() - map.refused(),
+            maps_refused: map.refused(),
+            unmaps: unmap.made() - unmap.refused(),
+            unmaps_refused: unmap.refused(),
+            advises: discard.made(),
+            refused: discard.refused(),
+            protects: protect.made(),
+            protects_refused: protect.refused(),
+            hints: hint.made(),
+            hints_refused: hint.refused(),
         }
     }
 
@@ -175,26 +125,33 @@ impl<L: RawMutex> MmapPages<L> {
         unsafe { self.state.force_unlock() }
     }
 
-    /// Whether `at` lies in one of the chunks.
+    /// Whether `at` lies in one of the regions.
     pub fn contains(&self, at: *const u8) -> bool {
-        let state = self.state.lock();
-        state.chunk(at.addr()).is_some_and(|chunk| chunk.bounds().contains(&at.addr()))
+        self.state.lock().directory.find(at.addr()).is_some()
     }
 
     /// Decommits all free memory. Address space stays reserved.
     pub fn decommit_all(&self) {
-        if DECOMMITS {
-            let outgoing = self.state.lock().take_dirty(0);
-            self.send(outgoing);
-        }
+        self.decommit_down_to(0);
+    }
+
+    /// Decommits as much free memory as nobody needed since the last call of this: the least that was
+    /// free and committed at any moment since. To be called from time to time; a spike is forgotten
+    /// after two calls, and what is taken and freed all the time stays.
+    pub fn maintain(&self) {
+        let keep = {
+            let state = self.state.lock();
+            state.dirty - state.idle
+        };
+        self.decommit_down_to(keep);
+        let mut state = self.state.lock();
+        state.idle = state.dirty;
     }
 
     /// Gives back all that is free: unmaps the chunks that are wholly free, all but the smallest,
     /// and decommits the rest.
     pub fn trim(&self) {
-        let chunks = self.state.lock().take_chunks();
-        count(&self.calls.unmaps, chunks.len());
-        drop(chunks);
+        self.unmap_free_chunks(true);
         self.decommit_all();
     }
 
@@ -206,98 +163,201 @@ impl<L: RawMutex> MmapPages<L> {
     /// # Safety
     ///
     /// `at` and `len` are multiples of the page size, and the range lies inside one live run of this
-    /// supplier, which the caller owns.
+    /// supplier, which the caller owns, and no part of which is protected.
     pub unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
         // SAFETY: passed on to the caller.
-        if len != 0 && !unsafe { self.discard_part(at, len) } {
+        if len != 0 && !unsafe { self.discard(at, len) } {
             // SAFETY: the caller owns the range.
             unsafe { at.write_bytes(0, len) };
         }
     }
 
-    /// Asks the system to take the memory of part of a live run. Returns whether it did.
+    /// Makes pages of a live run inaccessible, as [`Protect::protect`] does, but what they held is lost.
+    /// From Linux 6.13 on this costs no mapping, so a process can have any number of such guards.
+    /// [`Protect::unprotect`] ends it; the contents are unspecified then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Protect::protect`].
     ///
     /// # Safety
     ///
-    /// As [`decommit`](Self::decommit); and `len` is not 0.
-    unsafe fn discard_part(&self, at: NonNull<u8>, len: usize) -> bool {
-        let start = at.addr().get();
-        let chunk = self.state.lock().chunk(start).map(Arc::clone);
-        // SAFETY: the caller owns these pages, which are whole and in this chunk, and gives up their
-        // contents.
-        chunk.is_some_and(|chunk| unsafe { self.discard(&chunk, start..start + len) })
+    /// As [`Protect::protect`].
+    pub unsafe fn guard(&self, at: NonNull<u8>, len: usize) -> Result<(), PageError> {
+        if len == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range is inside a live run, which the caller owns, and not used from now on.
+        let walled = unsafe { self.system.wall(at, len) };
+        self.calls.protect.count(walled).map_err(PageError::System)
     }
 
+    fn lock(&self, page: usize) -> MutexGuard<'_, L, State> {
+        let mut state = self.state.lock();
+        state.page = page;
+        state
+    }
+
+    /// Asks the system to take the memory of some pages. Returns whether it did.
+    ///
     /// # Safety
     ///
-    /// As [`Chunk::discard`].
-    unsafe fn discard(&self, chunk: &Chunk, range: Range<usize>) -> bool {
-        count(&self.calls.advises, 1);
-        // SAFETY: the caller's duty is passed on unchanged.
-        let done = unsafe { chunk.discard(range) };
-        count(&self.calls.refused, usize::from(!done));
-        done
+    /// As [`System::discard`].
+    unsafe fn discard(&self, at: NonNull<u8>, len: usize) -> bool {
+        // SAFETY: passed on to the caller.
+        self.calls.discard.count(unsafe { self.system.discard(at, len) }).is_ok()
     }
 
-    /// Decommits memory that was taken out of the spans and puts it back.
-    fn send(&self, outgoing: Vec<Outgoing>) {
-        if outgoing.is_empty() {
+    /// Decommits free memory until about `keep` bytes of it are dirty.
+    fn decommit_down_to(&self, keep: usize) {
+        if !DECOMMITS {
             return;
         }
-        let send = |Outgoing { chunk, range }| {
-            // SAFETY: whole pages of this chunk, which were free and have been taken out, so they are
-            // ours, and nothing is in them.
-            let done = unsafe { self.discard(&chunk, Range::clone(&range)) };
-            (chunk, range, done)
-        };
-        let returning: Vec<(Arc<Chunk>, Range<usize>, bool)> =
-            outgoing.into_iter().map(send).collect();
-        let mut state = self.state.lock();
-        let mut refused = false;
-        for (chunk, range, done) in &returning {
-            refused |= !done;
-            state.free.give(range.clone(), !done, &chunk.bounds());
+        let page = page_size();
+        let (mut sweep, mut batch) = (Sweep::new(keep - keep % page), Batch::new());
+        let mut state = self.lock(page);
+        loop {
+            state.take_dirty(&mut sweep, &mut batch);
+            if batch.is_empty() {
+                break;
+            }
+            drop(state);
+            for piece in batch.pieces() {
+                // SAFETY: whole pages that were free and have been taken out, so they are ours, and
+                // nothing is in them. Their chunk is not unmapped, since they are not free in it.
+                piece.done = unsafe { self.discard(piece.at, piece.len) };
+            }
+            state = self.lock(page);
+            state.put_back(&mut sweep, &mut batch);
         }
         // What was refused now will be refused again: wait for as much more to become free.
-        let refused = if refused { state.free.dirty_bytes() } else { 0 };
-        state.trigger =
-            self.config.dirty_max.max(refused.saturating_add(self.config.dirty_max / 2));
-        // The last hold on a chunk that another thread has trimmed meanwhile unmaps it: not here.
-        drop(state);
+        let refused = if sweep.refused { state.dirty } else { 0 };
+        let dirty_max = self.config.dirty_max;
+        state.trigger = dirty_max.max(refused.saturating_add(dirty_max / 2));
+    }
+
+    /// Unmaps the chunks that are wholly free, but the smallest if `spare`. Returns how many.
+    fn unmap_free_chunks(&self, spare: bool) -> usize {
+        let list = self.lock(page_size()).take_free_chunks(spare);
+        // SAFETY: these have been taken out, with places promised.
+        unsafe { self.unmap(list) }
+    }
+
+    /// Unmaps a list of chunks. What the system refuses to unmap is put in again. Returns how many are
+    /// gone.
+    ///
+    /// # Safety
+    ///
+    /// They are the caller's and wholly free, and there is a place promised for each.
+    unsafe fn unmap(&self, mut list: Option<NonNull<Chunk>>) -> usize {
+        let (mut kept, mut gone) = (None, 0);
+        while let Some(chunk) = list {
+            // SAFETY: the chunk is the caller's, and mapped still.
+            list = unsafe { (*chunk.as_ptr()).next };
+            let (at, len) = Chunk::mapping(chunk);
+            // SAFETY: the whole mapping; no run is in it, nor anything else that is used.
+            if self.calls.unmap.count(unsafe { self.system.unmap(at, len) }).is_ok() {
+                gone += 1;
+            } else {
+                // SAFETY: it is still there.
+                unsafe { (*chunk.as_ptr()).next = kept };
+                kept = Some(chunk);
+            }
+        }
+        if kept.is_none() && gone == 0 {
+            return 0;
+        }
+        let mut state = self.lock(page_size());
+        (0..gone).for_each(|_| state.directory.release());
+        while let Some(chunk) = kept {
+            // SAFETY: the chunk is the caller's, see above.
+            unsafe {
+                kept = (*chunk.as_ptr()).next;
+                state.add(chunk);
+            }
+        }
+        gone
+    }
+
+    /// Sees to it that there is a place for one more chunk.
+    fn promise(&self, page: usize) -> Result<(), Errno> {
+        loop {
+            let Err(len) = self.lock(page).directory.promise(page) else { return Ok(()) };
+            let at = match self.system.map(len) {
+                Ok(at) => at,
+                refused => return self.calls.map.count(refused).map(drop),
+            };
+            // SAFETY: new memory, and ours.
+            let old = unsafe { self.lock(page).directory.adopt(Table { at, len }) };
+            if let Some(Table { at, len }) = old {
+                // SAFETY: nothing is in this table any more.
+                let unmapped = unsafe { self.system.unmap(at, len) };
+                if unmapped.is_err() {
+                    // Some pages of address space are lost.
+                    let _ = self.calls.unmap.count(unmapped);
+                }
+            }
+        }
     }
 
     /// Maps a chunk that has room for `layout`, larger if the system lets it.
-    fn map(&self, layout: Layout, page: usize) -> Result<Chunk, PageError> {
+    fn map(&self, layout: Layout, page: usize) -> Result<NonNull<Chunk>, Errno> {
         let slack = layout.align().max(page) - page;
-        let need = layout.size().checked_add(slack).ok_or(PageError::Exhausted)?;
-        let reserved = self.state.lock().reserved;
+        let need = layout.size().checked_add(slack).ok_or(libc::ENOMEM)? / page;
         let Config { chunk_min, chunk_max, .. } = self.config;
-        let mut len = reserved.min(chunk_max).max(chunk_min).max(need);
+        let wish = self.state.lock().reserved.min(chunk_max).max(chunk_min).div_ceil(page);
+        let (mut pages, mut last) = (wish.max(need), false);
         loop {
-            let rounded = len.checked_next_multiple_of(page).ok_or(PageError::Exhausted)?;
-            match Chunk::map(rounded) {
+            match self.calls.map.count(Chunk::map(&self.system, pages, page)) {
                 Ok(chunk) => {
-                    count(&self.calls.maps, 1);
+                    self.set_up(chunk);
                     return Ok(chunk);
                 }
-                Err(error) if len == need => return Err(error),
-                Err(_) => len = (len / 2).max(need),
+                Err(_) if pages > need => pages = (pages / 2).max(need),
+                Err(error) if last || self.unmap_free_chunks(false) == 0 => return Err(error),
+                Err(_) => last = true,
             }
+        }
+    }
+
+    /// Tells the system what a new chunk is. It may refuse everything.
+    fn set_up(&self, chunk: NonNull<Chunk>) {
+        let ((start, mapped), (wall, page)) = (Chunk::mapping(chunk), Chunk::wall(chunk));
+        // SAFETY: the chunk is new and ours.
+        let (region, len) = unsafe { (*chunk.as_ptr()).region() };
+        // SAFETY: the ranges lie in the mapping; nothing is in the wall's page, and nobody will touch it.
+        unsafe {
+            if DECOMMITS {
+                let _ = self.calls.hint.count(self.system.name(start, mapped, self.config.name));
+                let huge = self.config.huge_pages;
+                if huge != HugePages::System {
+                    let _ = self.calls.hint.count(self.system.huge(region, len, huge));
+                }
+            }
+            let _ = self.calls.protect.count(self.system.wall(wall, page));
         }
     }
 
     #[cold]
     fn grow(&self, layout: Layout, page: usize) -> Result<PageRun, PageError> {
-        let chunk = self.map(layout, page)?;
-        let mut state = self.state.lock();
+        self.promise(page).map_err(PageError::System)?;
+        let chunk = match self.map(layout, page) {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                self.lock(page).directory.release();
+                return Err(PageError::System(error));
+            }
+        };
+        let mut state = self.lock(page);
         // Another thread may have brought what is needed in the meantime.
         if let Some(run) = state.carve(layout, page) {
             drop(state);
-            count(&self.calls.unmaps, 1);
-            drop(chunk);
+            // SAFETY: the chunk is new and ours, in no list, and its place is promised.
+            unsafe { self.unmap(Some(chunk)) };
             return Ok(run);
         }
-        state.add(chunk);
+        // SAFETY: as above.
+        unsafe { state.add(chunk) };
         state.carve(layout, page).ok_or(PageError::Exhausted)
     }
 }
@@ -308,7 +368,7 @@ impl Default for MmapPages {
     }
 }
 
-impl<L: RawMutex> std::fmt::Debug for MmapPages<L> {
+impl<L: RawMutex, S: System> std::fmt::Debug for MmapPages<L, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MmapPages")
             .field("config", &self.config)
@@ -317,23 +377,31 @@ impl<L: RawMutex> std::fmt::Debug for MmapPages<L> {
     }
 }
 
-impl<L: RawMutex> Drop for MmapPages<L> {
+impl<L: RawMutex, S: System> Drop for MmapPages<L, S> {
     fn drop(&mut self) {
-        let State { free, chunks, .. } = self.state.get_mut();
-        for chunk in chunks.drain(..) {
-            if !free.is_span(&chunk.bounds()) {
-                // A live run may be used until it is given back, which it never will be.
-                std::mem::forget(chunk);
+        let state = self.state.get_mut();
+        // A live run may be used until it is given back, which it never will be: its chunk stays.
+        let mut list = state.take_free_chunks(false);
+        while let Some(chunk) = list {
+            let (at, len) = Chunk::mapping(chunk);
+            // SAFETY: taken out of the directory and wholly free.
+            unsafe {
+                list = (*chunk.as_ptr()).next;
+                let _ = self.system.unmap(at, len);
             }
+        }
+        if let Some(Table { at, len }) = state.directory.table() {
+            // SAFETY: nobody looks at the directory any more.
+            let _ = unsafe { self.system.unmap(at, len) };
         }
     }
 }
 
-// SAFETY: runs are carved out of spans, so none overlaps another or anything else, inside of private
-// mappings that stay where they are while a byte of them is in use, also when the supplier is moved
-// or dropped. `take` honours the alignment. The page size is the system's, which is fixed. Nothing
-// here panics, and no zone is called.
-unsafe impl<L: RawMutex> PageSupplier for MmapPages<L> {
+// SAFETY: runs are carved out of free pages, so none overlaps another or anything else, inside of
+// private mappings that stay where they are while a page of them is in use, also when the supplier is
+// moved or dropped. `find` honours the alignment. The page size is the system's, which is fixed.
+// Nothing here panics, and no zone is called.
+unsafe impl<L: RawMutex, S: System> PageSupplier for MmapPages<L, S> {
     fn page_size(&self) -> usize {
         page_size()
     }
@@ -341,39 +409,85 @@ unsafe impl<L: RawMutex> PageSupplier for MmapPages<L> {
     fn alloc_pages(&self, layout: Layout, _: Request) -> Result<PageRun, PageError> {
         let page = page_size();
         PageError::check(layout, page)?;
-        let run = self.state.lock().carve(layout, page);
+        let run = self.lock(page).carve(layout, page);
         run.map_or_else(|| self.grow(layout, page), Ok)
     }
 
     unsafe fn free_pages(&self, run: PageRun) {
-        let start = run.base().addr().get();
-        let range = start..start + run.layout().size();
+        let (start, len) = (run.base().addr().get(), run.layout().size());
         let mut state = self.state.lock();
-        let Some(bounds) = state.chunk(start).map(|chunk| chunk.bounds()) else { return };
-        state.in_use -= range.len();
-        state.free.give(range, true, &bounds);
-        if DECOMMITS && state.free.dirty_bytes() > state.trigger {
-            let half = self.config.dirty_max / 2;
-            let outgoing = state.take_dirty(half - half % page_size());
+        if !state.give(start, len, true) {
+            return;
+        }
+        state.in_use -= len;
+        if DECOMMITS && state.dirty > state.trigger {
             drop(state);
-            self.send(outgoing);
+            self.decommit_down_to(self.config.dirty_max / 2);
         }
     }
 
     fn decommits(&self) -> Option<&dyn Decommit> {
         if DECOMMITS { Some(self) } else { None }
     }
+
+    fn protects(&self) -> Option<&dyn Protect> {
+        Some(self)
+    }
+
+    fn regions(&self) -> Option<&dyn Regions> {
+        Some(self)
+    }
 }
 
 // SAFETY: the mapping stays as it is, so the range is valid all the time; the system changes whole pages
 // of it and no others. Memory for it later is no more uncertain than for any page that was never
 // written. It does not panic.
-unsafe impl<L: RawMutex> Decommit for MmapPages<L> {
+unsafe impl<L: RawMutex, S: System> Decommit for MmapPages<L, S> {
     unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
         if len != 0 {
             // What the system refuses stays as it is, which is a content like any other.
             // SAFETY: the caller's duty is passed on unchanged.
-            let _ = unsafe { self.discard_part(at, len) };
+            let _ = unsafe { self.discard(at, len) };
+        }
+    }
+}
+
+// SAFETY: the system changes how the pages of the range may be accessed, and nothing else.
+unsafe impl<L: RawMutex, S: System> Protect for MmapPages<L, S> {
+    unsafe fn protect(&self, at: NonNull<u8>, len: usize) -> Result<(), PageError> {
+        if len == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range is inside a live run, and the caller does not use it from now on.
+        let protected = unsafe { self.system.protect(at, len) };
+        self.calls.protect.count(protected).map_err(PageError::System)
+    }
+
+    unsafe fn unprotect(&self, at: NonNull<u8>, len: usize) -> Result<(), PageError> {
+        if len == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range is inside a live run.
+        let accessible = unsafe { self.system.unwall(at, len) };
+        self.calls.protect.count(accessible).map_err(PageError::System)
+    }
+}
+
+// SAFETY: a run lies in the region of one chunk, which is neither moved nor unmapped while the run is
+// live; chunks are separate mappings. The generation counts chunks that came or went, in the same step
+// that makes them known or unknown.
+unsafe impl<L: RawMutex, S: System> Regions for MmapPages<L, S> {
+    fn generation(&self) -> u64 {
+        self.state.lock().directory.generation()
+    }
+
+    fn visit_regions(&self, visit: &mut dyn FnMut(Region)) {
+        let mut last = 0;
+        loop {
+            let next = self.state.lock().directory.after(last).map(Chunk::region);
+            let Some((base, len)) = next else { return };
+            last = base.addr().get();
+            visit(Region { base, len });
         }
     }
 }

@@ -17,44 +17,89 @@ pub struct MmapStats {
     pub dirty: usize,
     /// Bytes free and known to be zero: never used, or decommitted.
     pub clean: usize,
+    /// Bytes of address space beside `reserved`: bookkeeping, walls, and what aligning chunks takes. A
+    /// part of about 1/16,000 of the memory that was ever touched is resident.
+    pub beside: usize,
     /// Chunks held.
     pub chunks: usize,
     /// Chunks ever mapped.
     pub maps: u64,
+    /// How often the system refused to map, as much as was asked for.
+    pub maps_refused: u64,
     /// Chunks ever unmapped.
     pub unmaps: u64,
+    /// How often the system refused to unmap. The chunk is kept and used again.
+    pub unmaps_refused: u64,
     /// Calls ever made to decommit.
     pub advises: u64,
     /// How many of these the system refused.
     pub refused: u64,
+    /// Calls ever made to make pages inaccessible or accessible.
+    pub protects: u64,
+    /// How many of these the system refused.
+    pub protects_refused: u64,
+    /// Names and wishes for huge pages that the system was told.
+    pub hints: u64,
+    /// How many of these it refused.
+    pub hints_refused: u64,
 }
 
-/// System calls made.
+/// Calls of one kind.
 #[derive(Debug)]
 pub(crate) struct Calls {
-    pub(crate) maps: AtomicU64,
-    pub(crate) unmaps: AtomicU64,
-    pub(crate) advises: AtomicU64,
-    pub(crate) refused: AtomicU64,
+    made: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Calls {
     pub(crate) const fn new() -> Self {
+        Self { made: AtomicU64::new(0), refused: AtomicU64::new(0) }
+    }
+
+    /// Counts a call, and how it went.
+    pub(crate) fn count<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
+        add(&self.made, 1);
+        add(&self.refused, u64::from(result.is_err()));
+        result
+    }
+
+    pub(crate) fn made(&self) -> u64 {
+        figure(&self.made)
+    }
+
+    pub(crate) fn refused(&self) -> u64 {
+        figure(&self.refused)
+    }
+}
+
+/// All calls.
+#[derive(Debug)]
+pub(crate) struct AllCalls {
+    pub(crate) map: Calls,
+    pub(crate) unmap: Calls,
+    pub(crate) discard: Calls,
+    pub(crate) protect: Calls,
+    pub(crate) hint: Calls,
+}
+
+impl AllCalls {
+    pub(crate) const fn new() -> Self {
         Self {
-            maps: AtomicU64::new(0),
-            unmaps: AtomicU64::new(0),
-            advises: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            map: Calls::new(),
+            unmap: Calls::new(),
+            discard: Calls::new(),
+            protect: Calls::new(),
+            hint: Calls::new(),
         }
     }
 }
 
 /// Adds to a figure that orders nothing.
-pub(crate) fn count(figure: &AtomicU64, by: usize) {
-    figure.fetch_add(by as u64, Ordering::Relaxed);
+fn add(figure: &AtomicU64, by: u64) {
+    figure.fetch_add(by, Ordering::Relaxed);
 }
 
 /// Reads a figure that orders nothing.
-pub(crate) fn figure(figure: &AtomicU64) -> u64 {
+fn figure(figure: &AtomicU64) -> u64 {
     figure.load(Ordering::Relaxed)
 }

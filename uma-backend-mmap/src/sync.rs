@@ -1,6 +1,5 @@
 //! The only file of this crate that names shared cells, so that a model checker can take their place.
 
-pub(crate) use lock_api::Mutex;
+pub(crate) use lock_api::{Mutex, MutexGuard};
 pub(crate) use parking_lot::RawMutex as DefaultLock;
-pub(crate) use std::sync::Arc;
-pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -2,7 +2,7 @@
 
 use std::alloc::Layout;
 
-use uma_backend_mmap::{Config, MmapPages};
+use uma_backend_mmap::{Config, HugePages, MmapPages};
 use uma_core::{PageError, PageRun, PageSupplier, Request};
 
 const MIB: usize = 1 << 20;
@@ -199,7 +199,7 @@ fn a_refusal_to_decommit_is_survived_and_not_repeated_at_once() {
     fill(&run, 5);
     let (locked, len) = (run.base().as_ptr().cast(), 128 * KIB);
     // SAFETY: the range is mapped, and is unlocked below.
-    unsafe { rustix::mm::mlock(locked, len) }.unwrap();
+    assert_eq!(unsafe { libc::mlock(locked, len) }, 0);
 
     // SAFETY: a whole page of a live run that is ours.
     unsafe { pages.decommit(run.base(), 4 * KIB) };
@@ -223,7 +223,7 @@ fn a_refusal_to_decommit_is_survived_and_not_repeated_at_once() {
     assert_eq!(pages.stats().advises, 2, "and is not tried again at every free");
 
     // SAFETY: as above.
-    unsafe { rustix::mm::munlock(locked, len) }.unwrap();
+    assert_eq!(unsafe { libc::munlock(locked, len) }, 0);
     pages.decommit_all();
     let stats = pages.stats();
     assert_eq!((stats.advises, stats.refused, stats.dirty), (3, 2, 0));
@@ -244,6 +244,96 @@ fn what_cannot_be_had_is_an_error() {
     assert_eq!(ask(5000, 1), PageError::BadSize);
     assert_eq!(pages.stats().reserved, 0);
     balanced(&pages);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn maintaining_gives_back_what_nobody_needed() {
+    let pages = MmapPages::new();
+    let mut runs: Vec<_> = (0..128).map(|_| take(&pages, 64 * KIB, 64 * KIB)).collect();
+    runs.iter().for_each(|run| fill(run, 1));
+    runs.drain(..).for_each(|run| give(&pages, run));
+    // A spike: since the last call there was nothing free at first.
+    pages.maintain();
+    assert_eq!((pages.stats().dirty, pages.stats().advises), (8 * MIB, 0));
+    // Of the 8 MiB that are dirty, 2 are in use now and then.
+    let some: Vec<_> = (0..32).map(|_| take(&pages, 64 * KIB, 64 * KIB)).collect();
+    some.into_iter().for_each(|run| give(&pages, run));
+    pages.maintain();
+    assert_eq!((pages.stats().dirty, pages.stats().advises), (2 * MIB, 1));
+    pages.maintain();
+    assert_eq!(pages.stats().dirty, 0);
+    balanced(&pages);
+}
+
+/// A huge page goes whole, and none is torn while there is one that is wholly free.
+#[test]
+#[cfg(target_os = "linux")]
+fn whole_huge_pages_are_given_back_first() {
+    const HUGE: usize = 2 * MIB;
+    let pages = MmapPages::with_config(Config::DEFAULT.dirty_max(12 * MIB));
+    if pages.page_size() != 4096 {
+        println!("NOT TESTED: huge pages are not 2 MiB here");
+        return;
+    }
+    let mut runs: Vec<_> = (0..32).map(|_| take(&pages, MIB, MIB)).collect();
+    assert!(runs[0].base().addr().get().is_multiple_of(HUGE), "a region begins with a huge page");
+    runs.iter().for_each(|run| fill(run, 1));
+    let resident = |at: usize| {
+        let mut there = [0_u8; 256];
+        let start = std::ptr::with_exposed_provenance_mut(at);
+        // SAFETY: there is a byte for each page.
+        assert_eq!(unsafe { libc::mincore(start, MIB, there.as_mut_ptr()) }, 0);
+        there.iter().filter(|&&page| page & 1 == 1).count()
+    };
+    let bases: Vec<usize> =
+        runs.iter().map(|run| run.base().as_ptr().expose_provenance()).collect();
+    // Every second MiB, which are halves of huge pages, then two whole ones: 13 MiB in all.
+    for at in [30, 28, 26, 24, 22, 20, 18, 16, 14].into_iter().chain([3, 2, 1, 0]) {
+        give(&pages, runs.remove(at));
+    }
+    assert_eq!(pages.stats().dirty, 6 * MIB);
+    let gone: Vec<usize> = (0..32).filter(|&at| resident(bases[at]) == 0).collect();
+    assert_eq!(gone[..4], [0, 1, 2, 3], "whole ones: {gone:?}");
+    assert_eq!(gone.len(), 7, "and then from the end");
+    assert_eq!(gone[4..], [26, 28, 30]);
+    runs.into_iter().for_each(|run| give(&pages, run));
+    balanced(&pages);
+}
+
+/// What the system makes of names and wishes is its own affair.
+#[test]
+#[cfg(target_os = "linux")]
+fn mappings_have_names_and_wishes() {
+    let config = Config::DEFAULT.name(c"uma test name").huge_pages(HugePages::Wanted);
+    let pages = MmapPages::with_config(config);
+    let run = take(&pages, 4 * KIB, 4 * KIB);
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let stats = pages.stats();
+    if stats.hints_refused == 0 {
+        assert!(smaps.contains("[anon:uma test name]"));
+    } else {
+        println!("NOT TESTED: this kernel refuses names or huge pages: {stats:?}");
+    }
+    let base = run.base().addr().get();
+    let mut here = false;
+    let mut flags = String::new();
+    for line in smaps.lines() {
+        let range = line.split(' ').next().and_then(|word| word.split_once('-'));
+        if let Some((from, to)) = range
+            && let (Ok(from), Ok(to)) =
+                (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16))
+        {
+            here = (from..to).contains(&base);
+        } else if here && line.starts_with("VmFlags") {
+            flags = line.to_owned();
+        }
+    }
+    if stats.hints_refused < 2 {
+        assert!(flags.contains(" hg"), "{flags}");
+    }
+    assert_eq!(stats.hints, 2);
+    give(&pages, run);
 }
 
 #[test]

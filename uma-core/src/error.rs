@@ -41,6 +41,10 @@ impl fmt::Display for PageError {
             Self::Exhausted => f.write_str("the page supplier is exhausted"),
             Self::BadSize => f.write_str("a page run must be a positive multiple of the page size"),
             Self::BadAlign => f.write_str("the page supplier cannot align a run that much"),
+            // ENOMEM has this number on every Unix.
+            Self::System(12) => {
+                f.write_str("the system has no more memory or address space to give (error 12)")
+            }
             Self::System(code) => {
                 write!(f, "the system refused to supply pages (error {code})")
             }

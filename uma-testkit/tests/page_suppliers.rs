@@ -134,12 +134,17 @@ fn guard_pages() {
     protect(&pages);
     assert_eq!(pages.protected(), 0);
     protect(&Budget::new(FailNth::new(Fake::with_page_size(64)), MIB));
+    let pages = MmapPages::new();
+    protect(&pages);
+    assert_eq!(pages.stats().protects_refused, 0);
 }
 
 #[test]
 fn regions_of_runs() {
     regions(&Fake::new());
     regions(&Budget::new(FailNth::new(Fake::with_page_size(64)), MIB));
+    regions(&MmapPages::new());
+    regions(&MmapPages::with_config(Config::DEFAULT.chunks(MIB, MIB)));
     static MEMORY: StaticMemory<{ MIB }> = StaticMemory::new();
     static PAGES: StaticPages<spin::Mutex<()>> = StaticPages::new(&MEMORY);
     regions(&PAGES);

@@ -12,8 +12,7 @@ const ITEMS: usize = 1_000_000;
 /// What may be resident beyond all bounds: pages of the program that are used for the first time.
 const SLACK: usize = 64 << 10;
 
-/// Bytes resident, as Linux tells them. What the C library's allocator holds free is given back before:
-/// the page supplier keeps its books there.
+/// Bytes resident, as Linux tells them. What the C library's allocator holds free is given back before.
 fn resident() -> Option<usize> {
     #[cfg(target_env = "gnu")]
     // SAFETY: it may be called at any time.
