@@ -161,7 +161,7 @@ fn frees_that_are_none() {
             assert_eq!(bench.clerk.faults(), [Fault::WrongZone(Name::new("another"))]);
             for address in [1, 0xabc1, usize::MAX] {
                 free(
-                    &zone,
+                    zone,
                     Item::new(NonNull::new(std::ptr::without_provenance_mut(address)).unwrap()),
                 );
                 assert_eq!(bench.clerk.faults(), [Fault::NoItem]);
@@ -440,7 +440,7 @@ fn a_pool_of_items_between_guard_pages() {
 #[test]
 fn writes_beside_an_item_in_the_pool() {
     let pages = Fake::new();
-    let page = (&pages).page_size() as isize;
+    let page = pages.page_size() as isize;
     let pool = pool(&pages, 61, 8);
     let shadow = Item::new(NonNull::without_provenance(64.try_into().unwrap()));
     // The first two slots: at the end of its pages, and in front.
