@@ -34,15 +34,15 @@ where
         let core = self.core().map_err(|reason| self.error(reason))?;
         let cache = core.zone.source();
         let error = |reason| self.error(reason);
-        let item = match core.fetch(request, &mut || {}) {
+        let item = match cache.alloc(request) {
             Ok(item) => item,
             Err(reason @ (AllocError::Limit | AllocError::GroupLimit)) => {
                 self.notice(core, reason);
-                let limited = core.limit();
+                let limited = cache.source();
                 let grouped = limited.source();
                 // In this order, which is that of threads.
-                let place = limited.place(|| core.settle()).await.map_err(error)?;
-                let room = grouped.place(|| core.settle()).await.map_err(error)?;
+                let place = limited.place(|| cache.settle()).await.map_err(error)?;
+                let room = grouped.place(|| cache.settle()).await.map_err(error)?;
                 // SAFETY: the item comes from below the limit and the group, both of which have kept a place
                 // for it and are told so.
                 let item = unsafe {
@@ -54,14 +54,12 @@ where
                 item
             }
             // Once more, where failures are counted.
-            Err(_) => return core.alloc(request).map_err(error),
+            Err(_) => return core.zone.alloc(request).map_err(error),
         };
-        if core.edge().is_none() {
-            // SAFETY: it is the cache of this zone, which goes when the zone is dropped.
-            unsafe { self.front.publish(cache) };
-        }
+        // SAFETY: it is the cache of this zone, which goes when the zone is dropped.
+        unsafe { self.front.publish(cache) };
         // SAFETY: the item came from the source just now; the hooks take null, as promised by whoever put
         // them on the zone.
-        unsafe { core.ready(item, ptr::null_mut(), request) }.map_err(error)
+        unsafe { core.zone.prepare(item, ptr::null_mut(), request) }.map_err(error)
     }
 }
