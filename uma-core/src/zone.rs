@@ -203,9 +203,8 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
         Ok(item)
     }
 
-    /// Counts an allocation that failed past this zone. For callers that know another way to its source.
     #[cold]
-    pub fn failed(&self, error: AllocError) -> AllocError {
+    fn failed(&self, error: AllocError) -> AllocError {
         self.fails.fetch_add(1, Ordering::Relaxed);
         error
     }

@@ -31,18 +31,15 @@ pub(crate) struct Handle<T> {
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
-/// All handles of one kind.
-pub(crate) struct Handles<T> {
+/// All handles of one kind, which `KIND` tells from others: every kind has its own, two letters.
+pub(crate) struct Handles<T, const KIND: u16> {
     first: AtomicPtr<Handle<T>>,
     dead: AtomicUsize,
-    /// The mark of those that are live; one bit turned, of those that are dead; another, of those that are
-    /// being made.
-    live: usize,
 }
 
 // SAFETY: values are reached only through `get`, `insert` and `remove`, which may be used from any thread if
 // the values may.
-unsafe impl<T: Send + Sync> Sync for Handles<T> {}
+unsafe impl<T: Send + Sync, const KIND: u16> Sync for Handles<T, KIND> {}
 
 /// Why a pointer is no good as a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,19 +61,15 @@ impl fmt::Display for BadHandle {
     }
 }
 
-impl<T> Handles<T> {
-    /// None yet. `kind` tells kinds apart; every one has its own.
-    pub(crate) const fn new(kind: u16) -> Self {
-        let live = 0x756d_6148_0000_0000_u64 as usize ^ ((kind as usize) << 2);
-        Self { first: AtomicPtr::new(ptr::null_mut()), dead: AtomicUsize::new(0), live }
-    }
+impl<T, const KIND: u16> Handles<T, KIND> {
+    /// The mark of handles that are live; and of those that are dead, or being made.
+    const LIVE: usize = 0x756d_6148_0000_0000_u64 as usize ^ ((KIND as usize) << 2);
+    const DEAD: usize = Self::LIVE ^ 1;
+    const UNDERWAY: usize = Self::LIVE ^ 2;
 
-    const fn dead(&self) -> usize {
-        self.live ^ 1
-    }
-
-    const fn underway(&self) -> usize {
-        self.live ^ 2
+    /// None yet.
+    pub(crate) const fn new() -> Self {
+        Self { first: AtomicPtr::new(ptr::null_mut()), dead: AtomicUsize::new(0) }
     }
 
     /// A handle for `value`.
@@ -86,7 +79,7 @@ impl<T> Handles<T> {
         // value.
         unsafe {
             (*(*handle).value.get()).write(value);
-            (*handle).mark.store(self.live, Ordering::Release);
+            (*handle).mark.store(Self::LIVE, Ordering::Release);
         }
         handle
     }
@@ -110,7 +103,7 @@ impl<T> Handles<T> {
         // SAFETY: handles in the list are never freed.
         while let Some(handle) = unsafe { at.as_ref() } {
             let mark = &handle.mark;
-            let (dead, underway) = (self.dead(), self.underway());
+            let (dead, underway) = (Self::DEAD, Self::UNDERWAY);
             if mark.compare_exchange(dead, underway, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 self.dead.fetch_sub(1, Ordering::Relaxed);
                 return Some(at);
@@ -123,7 +116,7 @@ impl<T> Handles<T> {
     /// Adds a handle to the list, marked as being made.
     fn add(&self) -> *mut Handle<T> {
         let new = Box::into_raw(Box::new(Handle {
-            mark: AtomicUsize::new(self.underway()),
+            mark: AtomicUsize::new(Self::UNDERWAY),
             next: AtomicPtr::new(ptr::null_mut()),
             value: UnsafeCell::new(MaybeUninit::uninit()),
         }));
@@ -148,7 +141,7 @@ impl<T> Handles<T> {
     pub(crate) unsafe fn is_live(&self, handle: *const Handle<T>) -> bool {
         // SAFETY: passed on; the mark is read without the assumption that it is a handle.
         !handle.is_null()
-            && unsafe { (&raw const (*handle).mark).cast::<usize>().read() } == self.live
+            && unsafe { (&raw const (*handle).mark).cast::<usize>().read() } == Self::LIVE
     }
 
     /// The value of a handle.
@@ -185,7 +178,7 @@ impl<T> Handles<T> {
             BadHandle::Null
         } else if !handle.is_aligned() {
             BadHandle::Misaligned
-        } else if self.dead() == {
+        } else if Self::DEAD == {
             // SAFETY: the caller's duty is passed on unchanged.
             unsafe { (&raw const (*handle).mark).cast::<usize>().read() }
         } {
@@ -215,7 +208,7 @@ impl<T> Handles<T> {
             if !self.is_live(handle) {
                 return Err(self.fault(handle));
             }
-            let (live, underway) = (self.live, self.underway());
+            let (live, underway) = (Self::LIVE, Self::UNDERWAY);
             let mark = &(*handle).mark;
             if mark.compare_exchange(live, underway, Ordering::Acquire, Ordering::Relaxed).is_err()
             {
@@ -223,7 +216,7 @@ impl<T> Handles<T> {
             }
             let value = (*(*handle).value.get()).assume_init_read();
             self.dead.fetch_add(1, Ordering::Relaxed);
-            mark.store(self.dead(), Ordering::Release);
+            mark.store(Self::DEAD, Ordering::Release);
             Ok(value)
         }
     }
@@ -235,8 +228,8 @@ mod tests {
 
     #[test]
     fn what_is_no_handle_is_found_out() {
-        let numbers: Handles<u32> = Handles::new(1);
-        let others: Handles<u32> = Handles::new(2);
+        let numbers: Handles<u32, 1> = Handles::new();
+        let others: Handles<u32, 2> = Handles::new();
         let one = numbers.insert(1);
         let other = others.insert(2);
         // SAFETY: all are handles, of one kind or the other, or null or misaligned.
@@ -256,7 +249,7 @@ mod tests {
 
     #[test]
     fn dead_handles_are_used_again_late() {
-        let numbers: Handles<usize> = Handles::new(3);
+        let numbers: Handles<usize, 3> = Handles::new();
         let mut seen = std::collections::HashSet::new();
         for value in 0..10 * KEPT_DEAD {
             let handle = numbers.insert(value);

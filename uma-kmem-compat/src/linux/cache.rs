@@ -15,7 +15,7 @@ use uma::{RawZone, Reclaim};
 
 use super::ctor::{Construct, Constructor};
 use super::pages::Surroundings;
-use super::{Gfp, SYSTEM, SlabFlags};
+use super::{Gfp, SLAB_DEBUG, SYSTEM, SlabFlags};
 use crate::sync::{AtomicBool, Ordering};
 
 /// Bytes in a line of the processor's cache.
@@ -161,7 +161,9 @@ impl KmemCache {
         let surroundings = Surroundings::new(typesafe);
         let mut zone =
             RawZone::builder_in(name, Layout::new::<()>(), surroundings).size_align(memory, align);
-        if flags.intersects(SlabFlags::DEBUG) {
+        let checked = flags.intersects(SlabFlags::DEBUG)
+            || (SLAB_DEBUG.get() == "on" && !flags.contains(SlabFlags::NO_USER_FLAGS));
+        if checked {
             zone = zone.bucket(0);
         } else if args.sheaf_capacity != 0 {
             zone = zone.bucket(u16::try_from(args.sheaf_capacity).unwrap_or(u16::MAX));
@@ -181,7 +183,7 @@ impl KmemCache {
             );
         }
         let name = CString::new(name.replace('\0', "?")).unwrap_or_default();
-        let odd = if flags.intersects(SlabFlags::DEBUG) { !0 } else { align - 1 };
+        let odd = if checked { !0 } else { align - 1 };
         let warned = AtomicBool::new(false);
         Ok(Self { zone, odd, align, construct, size, flags, user, name, warned })
     }
@@ -209,19 +211,20 @@ impl KmemCache {
     /// An object, or null.
     #[inline(always)]
     pub(super) fn alloc_or_null(&self, gfp: Gfp) -> *mut u8 {
-        if !gfp.contains(Gfp::ZERO) {
-            // Whether it may wait makes no difference: there is no limit to wait at.
-            let object = self.zone.alloc_or_null(Request::NOWAIT);
-            if !object.is_null() {
-                return object;
-            }
-        }
-        self.alloc_slow(gfp)
+        let object = self.alloc_cached(gfp);
+        if object.is_null() { self.alloc_slow(gfp) } else { object }
+    }
+
+    /// An object that is at hand, or null: the whole of a hit.
+    #[inline(always)]
+    pub(super) fn alloc_cached(&self, gfp: Gfp) -> *mut u8 {
+        if gfp.contains(Gfp::ZERO) { ptr::null_mut() } else { self.zone.alloc_cached() }
     }
 
     #[cold]
     #[inline(never)]
-    fn alloc_slow(&self, gfp: Gfp) -> *mut u8 {
+    pub(super) fn alloc_slow(&self, gfp: Gfp) -> *mut u8 {
+        // Whether it may wait makes no difference: there is no limit to wait at.
         let request = self.request(gfp);
         let attempt = || self.zone.alloc(request).ok();
         self.insist(gfp, attempt).map_or(ptr::null_mut(), Item::as_ptr)
@@ -258,6 +261,18 @@ impl KmemCache {
     pub unsafe fn free(&self, object: NonNull<u8>) {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { self.zone.free(Item::new(object)) }
+    }
+
+    /// Frees an object if there is room at hand, and returns whether: the whole of a hit.
+    ///
+    /// # Safety
+    ///
+    /// As [`free`](Self::free).
+    #[cfg(feature = "capi")]
+    #[inline(always)]
+    pub(super) unsafe fn free_cached(&self, object: NonNull<u8>) -> bool {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.zone.free_cached(Item::new(object)) }
     }
 
     /// Whether a pointer may be given to [`free`](Self::free) without looking at it: it has the alignment of an
@@ -298,6 +313,12 @@ impl KmemCache {
             kept.flush();
         }
         self.zone.stats().slabs == 0
+    }
+
+    /// Calls `visit` with every object in use, after emptying the caches.
+    pub fn for_each_used(&self, mut visit: impl FnMut(NonNull<u8>)) {
+        self.zone.reclaim(Reclaim::DrainCpu);
+        self.zone.for_each_live(|item| visit(item.as_non_null()));
     }
 
     /// Ends the cache (`kmem_cache_destroy`).

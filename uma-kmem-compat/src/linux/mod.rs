@@ -32,6 +32,7 @@ mod cache;
 mod capi;
 mod ctor;
 mod flags;
+mod kmalloc;
 mod mempool;
 mod pages;
 mod sheaf;
@@ -39,6 +40,9 @@ mod sheaf;
 pub use cache::{CacheArgs, CreateError, KmemCache, StillUsed};
 pub use ctor::Constructor;
 pub use flags::{Gfp, SlabFlags};
+pub use kmalloc::{
+    kfree, kfree_sensitive, kmalloc, kmalloc_size_roundup, kmalloc_stats, krealloc, ksize,
+};
 pub use mempool::{AllocElement, Elements, FreeElement, Mempool, NoReserve};
 pub use pages::{GracePeriod, set_grace_period};
 pub use sheaf::Sheaf;
@@ -47,5 +51,15 @@ use crate::common::{Switch, System};
 
 pub(crate) static SYSTEM: System = System::that_reports("linux", "linux.misuse");
 
+/// Whether all caches check every free, but those with `SLAB_NO_USER_FLAGS`: `slab_debug=F` of the kernel's
+/// command line.
+static SLAB_DEBUG: Switch = Switch::new("linux.slab_debug", &["off", "on"]);
+
 /// The policies of this face; `docs/compat.md` says what they are for.
-pub(crate) const SWITCHES: &[&Switch] = &[&SYSTEM.misuse];
+pub(crate) const SWITCHES: &[&Switch] = &[&SYSTEM.misuse, &SLAB_DEBUG];
+
+/// The text of a panic that was caught.
+fn text_of(panic: &(dyn core::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
+}

@@ -47,6 +47,9 @@ unsigned int mempool_free_bulk(mempool_t *pool, void **elements, unsigned int co
 /* Functions for pools whose elements come from a cache; pool_data is the cache. */
 void *mempool_alloc_slab(gfp_t gfp, void *pool_data) UMA_SYMBOL(uma_linux_mempool_alloc_slab);
 void mempool_free_slab(void *element, void *pool_data) UMA_SYMBOL(uma_linux_mempool_free_slab);
+/* The same, from kmalloc; pool_data is the size. */
+void *mempool_kmalloc(gfp_t gfp, void *pool_data) UMA_SYMBOL(uma_linux_mempool_kmalloc);
+void mempool_kfree(void *element, void *pool_data) UMA_SYMBOL(uma_linux_mempool_kfree);
 
 UMA_C_END
 
@@ -76,6 +79,17 @@ static inline mempool_t *mempool_create_slab_pool(int min_nr, struct kmem_cache 
 static inline int mempool_init_slab_pool(mempool_t *pool, int min_nr, struct kmem_cache *cache)
 {
 	return mempool_init(pool, min_nr, mempool_alloc_slab, mempool_free_slab, cache);
+}
+
+static inline mempool_t *mempool_create_kmalloc_pool(int min_nr, size_t size)
+{
+	return mempool_create(min_nr, mempool_kmalloc, mempool_kfree, (void *)(uintptr_t)size);
+}
+
+static inline int mempool_init_kmalloc_pool(mempool_t *pool, int min_nr, size_t size)
+{
+	return mempool_init(pool, min_nr, mempool_kmalloc, mempool_kfree,
+			    (void *)(uintptr_t)size);
 }
 
 #endif

@@ -90,7 +90,24 @@ void kmem_cache_return_sheaf(struct kmem_cache *cache, gfp_t gfp, struct slab_sh
 unsigned int kmem_cache_sheaf_size(struct slab_sheaf *sheaf)
 	UMA_SYMBOL(uma_linux_kmem_cache_sheaf_size);
 
-/* Not of Linux: how many objects are in use. */
+/* Memory of any size. */
+void *kmalloc(size_t size, gfp_t gfp) UMA_SYMBOL(uma_linux_kmalloc);
+void *kmalloc_array(size_t count, size_t size, gfp_t gfp) UMA_SYMBOL(uma_linux_kmalloc_array);
+void *krealloc(const void *memory, size_t size, gfp_t gfp)
+	UMA_SYMBOL(uma_linux_krealloc) UMA_MUST_CHECK;
+void *krealloc_array(void *memory, size_t count, size_t size, gfp_t gfp)
+	UMA_SYMBOL(uma_linux_krealloc_array) UMA_MUST_CHECK;
+void kfree(const void *memory) UMA_SYMBOL(uma_linux_kfree);
+void kfree_bulk(size_t count, void **all) UMA_SYMBOL(uma_linux_kfree_bulk);
+void kfree_sensitive(const void *memory) UMA_SYMBOL(uma_linux_kfree_sensitive);
+void kfree_rcu_mightsleep(const void *memory) UMA_SYMBOL(uma_linux_kfree_rcu_mightsleep);
+size_t ksize(const void *memory) UMA_SYMBOL(uma_linux_ksize);
+size_t kmalloc_size_roundup(size_t size) UMA_SYMBOL(uma_linux_kmalloc_size_roundup);
+/* Reports what is known of a pointer. */
+void kmem_dump_obj(void *memory) UMA_SYMBOL(uma_linux_kmem_dump_obj);
+
+/* Not of Linux: how many objects are in use, of a cache and of kmalloc. */
+uint64_t uma_linux_kmalloc_active(void);
 uint64_t uma_linux_kmem_cache_active(struct kmem_cache *cache);
 /*
  * Not of Linux: what a grace period is, for SLAB_TYPESAFE_BY_RCU, as synchronize_rcu of liburcu. Until it is
@@ -105,6 +122,118 @@ static inline void *kmem_cache_alloc_node(struct kmem_cache *cache, gfp_t gfp, i
 {
 	(void)node;
 	return kmem_cache_alloc(cache, gfp);
+}
+
+/* What kmalloc returns for a size of 0. */
+#define ZERO_SIZE_PTR ((void *)16)
+#define ZERO_OR_NULL_PTR(memory) ((uintptr_t)(memory) <= (uintptr_t)ZERO_SIZE_PTR)
+
+#define ARCH_KMALLOC_MINALIGN 8
+#define KMALLOC_MIN_SIZE 8
+#define KMALLOC_MAX_CACHE_SIZE 8192u
+#define KMALLOC_MAX_SIZE (1ul << 22)
+
+static inline void *kzalloc(size_t size, gfp_t gfp)
+{
+	return kmalloc(size, gfp | __GFP_ZERO);
+}
+
+static inline void *kcalloc(size_t count, size_t size, gfp_t gfp)
+{
+	return kmalloc_array(count, size, gfp | __GFP_ZERO);
+}
+
+static inline void *kmalloc_node(size_t size, gfp_t gfp, int node)
+{
+	(void)node;
+	return kmalloc(size, gfp);
+}
+
+static inline void *kzalloc_node(size_t size, gfp_t gfp, int node)
+{
+	(void)node;
+	return kzalloc(size, gfp);
+}
+
+static inline void *kmalloc_array_node(size_t count, size_t size, gfp_t gfp, int node)
+{
+	(void)node;
+	return kmalloc_array(count, size, gfp);
+}
+
+static inline void *kcalloc_node(size_t count, size_t size, gfp_t gfp, int node)
+{
+	(void)node;
+	return kcalloc(count, size, gfp);
+}
+
+/* Takes no lock and may fail at any time, in Linux; here, never waits. */
+static inline void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
+{
+	(void)node;
+	return kmalloc(size, gfp & (gfp_t)(__GFP_ZERO | __GFP_ACCOUNT));
+}
+
+static inline void kfree_nolock(const void *memory)
+{
+	kfree(memory);
+}
+
+static inline void kzfree(const void *memory)
+{
+	kfree_sensitive(memory);
+}
+
+/* All memory is contiguous here, so these are the same. */
+static inline void *kvmalloc(size_t size, gfp_t gfp)
+{
+	return kmalloc(size, gfp);
+}
+
+static inline void *kvzalloc(size_t size, gfp_t gfp)
+{
+	return kzalloc(size, gfp);
+}
+
+static inline void *kvmalloc_node(size_t size, gfp_t gfp, int node)
+{
+	return kmalloc_node(size, gfp, node);
+}
+
+static inline void *kvzalloc_node(size_t size, gfp_t gfp, int node)
+{
+	return kzalloc_node(size, gfp, node);
+}
+
+static inline void *kvmalloc_array(size_t count, size_t size, gfp_t gfp)
+{
+	return kmalloc_array(count, size, gfp);
+}
+
+static inline void *kvcalloc(size_t count, size_t size, gfp_t gfp)
+{
+	return kcalloc(count, size, gfp);
+}
+
+static inline UMA_MUST_CHECK void *kvrealloc(const void *memory, size_t size, gfp_t gfp)
+{
+	return krealloc(memory, size, gfp);
+}
+
+static inline void kvfree(const void *memory)
+{
+	kfree(memory);
+}
+
+static inline void kvfree_sensitive(const void *memory, size_t size)
+{
+	(void)size;
+	kfree_sensitive(memory);
+}
+
+static inline void kvfree_rcu_mightsleep(const void *memory)
+{
+	kfree_rcu_mightsleep(memory);
 }
 
 struct list_lru;

@@ -9,7 +9,7 @@ use super::{At, CACHES, Cache, bad, cache};
 use crate::common::{boundary, text};
 use crate::linux::pages::set_grace_period;
 use crate::linux::{
-    CacheArgs, Constructor, CreateError, Gfp, GracePeriod, KmemCache, SYSTEM, SlabFlags,
+    CacheArgs, Constructor, CreateError, Gfp, GracePeriod, KmemCache, SYSTEM, SlabFlags, text_of,
 };
 
 /// `struct kmem_cache_args`.
@@ -150,9 +150,18 @@ unsafe extern "C" fn uma_linux_kmem_cache_destroy(handle: *mut Cache) {
         let Some(cache) = (unsafe { cache(NAME, handle) }) else { return };
         let used = cache.stats().used();
         if used != 0 {
+            let mut some = String::new();
+            let mut count = 0;
+            cache.for_each_used(|object| {
+                count += 1;
+                if count <= 8 {
+                    some += &format!(" {:#x}", object.addr());
+                }
+            });
+            let more = if count > 8 { " ..." } else { "" };
             SYSTEM.report(
                 NAME,
-                format_args!("{cache} still has {used} objects in use; it stays as it is"),
+                format_args!("{cache} still has {used} objects in use and stays:{some}{more}"),
             );
             return;
         }
@@ -169,15 +178,29 @@ unsafe extern "C" fn uma_linux_kmem_cache_destroy(handle: *mut Cache) {
 /// As [`crate::common::Handles::get`].
 #[unsafe(no_mangle)]
 unsafe extern "C" fn uma_linux_kmem_cache_alloc(handle: *mut Cache, gfp: c_uint) -> *mut c_void {
-    boundary("kmem_cache_alloc", || {
-        // SAFETY: the caller's duty is passed on unchanged.
-        match unsafe { CACHES.get(handle) } {
-            Ok(cache) => cache.alloc_or_null(Gfp::from_bits_retain(gfp)).cast(),
-            Err(fault) => {
-                bad("kmem_cache_alloc", "cache", fault);
-                ptr::null_mut()
-            }
+    // SAFETY: the caller's duty is passed on unchanged.
+    if let Ok(cache) = unsafe { CACHES.get(handle) } {
+        let object = cache.alloc_cached(Gfp::from_bits_retain(gfp));
+        if !object.is_null() {
+            return object.cast();
         }
+    }
+    // SAFETY: as above.
+    unsafe { alloc_slow(handle, gfp) }
+}
+
+/// # Safety
+///
+/// As [`crate::common::Handles::get`].
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn alloc_slow(handle: *mut Cache, gfp: c_uint) -> *mut c_void {
+    const NAME: &str = "kmem_cache_alloc";
+    boundary(NAME, || {
+        // SAFETY: the caller's duty is passed on unchanged.
+        let cache = unsafe { cache(NAME, handle) };
+        let gfp = Gfp::from_bits_retain(gfp);
+        cache.map_or(ptr::null_mut(), |cache| cache.alloc_slow(gfp).cast())
     })
 }
 
@@ -195,19 +218,34 @@ unsafe extern "C" fn uma_linux_kmem_cache_zalloc(handle: *mut Cache, gfp: c_uint
 /// As [`crate::common::Handles::get`]; the object came from the cache, and is used no more.
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn uma_linux_kmem_cache_free(handle: *mut Cache, object: *mut c_void) {
+    // SAFETY: the caller's duty is passed on unchanged.
+    if let Ok(cache) = unsafe { CACHES.get(handle) }
+        && let Some(taken) = NonNull::new(object)
+        && cache.takes_unseen(object)
+        // SAFETY: as above.
+        && unsafe { cache.free_cached(taken.cast()) }
+    {
+        return;
+    }
+    // SAFETY: as above; nobody has taken the object.
+    unsafe { free_slow(handle, object) }
+}
+
+/// # Safety
+///
+/// As [`uma_linux_kmem_cache_free`].
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn free_slow(handle: *mut Cache, object: *mut c_void) {
     const NAME: &str = "kmem_cache_free";
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.
-        match unsafe { CACHES.get(handle) } {
-            Ok(cache) => match NonNull::new(object) {
-                Some(object) if cache.takes_unseen(object.as_ptr()) => {
-                    // SAFETY: the caller's duty is passed on unchanged.
-                    unsafe { cache.free(object.cast()) }
-                }
-                // SAFETY: as above.
-                _ => unsafe { free_seen(NAME, cache, object) },
-            },
-            Err(fault) => bad(NAME, "cache", fault),
+        let Some(cache) = (unsafe { cache(NAME, handle) }) else { return };
+        match NonNull::new(object) {
+            // SAFETY: the caller's duty is passed on unchanged.
+            Some(item) if cache.takes_unseen(object) => unsafe { cache.free(item.cast()) },
+            // SAFETY: as above.
+            _ => unsafe { free_seen(NAME, cache, object) },
         }
     });
 }
@@ -236,9 +274,7 @@ unsafe fn free_seen(function: &'static str, cache: &KmemCache, object: *mut c_vo
     // SAFETY: the caller's duty is passed on unchanged.
     let freed = catch_unwind(AssertUnwindSafe(|| unsafe { cache.free(item) }));
     if let Err(panic) = freed {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        SYSTEM.misuse(function, format_args!("{cache}: {text}"));
+        SYSTEM.misuse(function, format_args!("{cache}: {}", text_of(&*panic)));
     }
 }
 

@@ -28,7 +28,7 @@ unsafe impl Send for Pool {}
 // SAFETY: as above.
 unsafe impl Sync for Pool {}
 
-static POOLS: Handles<Pool> = Handles::new(u16::from_le_bytes(*b"lm"));
+static POOLS: Handles<Pool, { u16::from_le_bytes(*b"lm") }> = Handles::new();
 
 /// The pool of a `mempool_t`, or a report.
 ///

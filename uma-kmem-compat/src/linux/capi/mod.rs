@@ -1,6 +1,7 @@
 //! The C functions: `uma/linux/slab.h` and `uma/linux/mempool.h`.
 
 mod cache;
+mod kmalloc;
 mod mempool;
 mod sheaf;
 
@@ -12,7 +13,7 @@ use crate::common::{BadHandle, Handle, Handles};
 /// `struct kmem_cache`, as C has it.
 type Cache = Handle<KmemCache>;
 
-static CACHES: Handles<KmemCache> = Handles::new(u16::from_le_bytes(*b"lc"));
+static CACHES: Handles<KmemCache, { u16::from_le_bytes(*b"lc") }> = Handles::new();
 
 /// `-ENOMEM`.
 const NO_MEMORY: core::ffi::c_int = -12;

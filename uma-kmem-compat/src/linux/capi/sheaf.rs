@@ -20,7 +20,7 @@ unsafe impl Send for Held {}
 // SAFETY: as above.
 unsafe impl Sync for Held {}
 
-static SHEAVES: Handles<Held> = Handles::new(u16::from_le_bytes(*b"ls"));
+static SHEAVES: Handles<Held, { u16::from_le_bytes(*b"ls") }> = Handles::new();
 
 /// The sheaf of a handle and the cache of another, if they belong together, or a report.
 ///

@@ -178,6 +178,23 @@ static void checked_frees(void)
 	}
 }
 
+/* By policy all caches check, but those that will not have it. */
+static void checked_by_policy(void)
+{
+	struct kmem_cache *cache;
+	void *object;
+
+	CHECK_EQ(uma_compat_set_policy("linux.slab_debug", "on"), 0);
+	cache = kmem_cache_create("by policy", 64, 0, 0, NULL);
+	object = kmem_cache_alloc(cache, GFP_KERNEL);
+	kmem_cache_free(cache, object);
+	kmem_cache_free(cache, object);
+	CHECK_REPORTS(1, "cache \"by policy\": ");
+	kmem_cache_destroy(cache);
+	CHECK_EQ(uma_compat_set_policy("linux.slab_debug", "off"), 0);
+	CHECK_REPORTS(0, "");
+}
+
 /* Objects in use keep a cache alive, which goes on to work. */
 static void objects_that_remain(void)
 {
@@ -200,6 +217,7 @@ int main(void)
 	bad_handles();
 	bad_objects();
 	checked_frees();
+	checked_by_policy();
 	objects_that_remain();
 	return 0;
 }

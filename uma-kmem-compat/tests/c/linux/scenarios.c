@@ -1,0 +1,141 @@
+/*
+ * What Linux' own tests of its allocator try, in our terms: something is done wrong on purpose, it is found as
+ * often as it was done and no oftener, and then all is well again.
+ */
+#include "../check.h"
+
+#include <pthread.h>
+
+#include <uma/compat.h>
+#include <uma/linux/slab.h>
+
+/* Writing a free pointer over would break the free list: there is none in the objects. */
+static void free_objects_hold_no_pointers(void)
+{
+	struct kmem_cache *cache = kmem_cache_create("next pointer", 64, 0, SLAB_POISON, NULL);
+	void *objects[50], *again[50];
+
+	CHECK_EQ(kmem_cache_alloc_bulk(cache, GFP_KERNEL, 50, objects), 50);
+	kmem_cache_free_bulk(cache, 50, objects);
+	/* The memory is still there, since nothing was drained; a late writer ruins every word of it. */
+	for (int i = 0; i < 50; i++)
+		memset(objects[i], 0xee, 64);
+	CHECK_EQ(kmem_cache_alloc_bulk(cache, GFP_KERNEL, 50, again), 50);
+	for (int i = 0; i < 50; i++) {
+		memset(again[i], i, 64);
+		for (int j = 0; j < i; j++)
+			CHECK(again[i] != again[j]);
+	}
+	for (int i = 0; i < 50; i++)
+		CHECK_EQ(*(char *)again[i], i);
+	kmem_cache_free_bulk(cache, 50, again);
+	kmem_cache_destroy(cache);
+	CHECK_REPORTS(0, "");
+}
+
+/* Freed three times: two reports; after that the cache is as good as new. */
+static void errors_are_counted(void)
+{
+	struct kmem_cache *cache =
+		kmem_cache_create("counted", 64, 0, SLAB_CONSISTENCY_CHECKS, NULL);
+	void *object = kmem_cache_alloc(cache, GFP_KERNEL), *other = kmem_cache_alloc(cache, GFP_KERNEL);
+
+	kmem_cache_free(cache, object);
+	kmem_cache_free(cache, object);
+	kmem_cache_free(cache, object);
+	CHECK_REPORTS(2, "double free");
+	object = kmem_cache_alloc(cache, GFP_KERNEL);
+	CHECK(object != other);
+	kmem_cache_free(cache, object);
+	kmem_cache_free(cache, other);
+	CHECK_REPORTS(0, "");
+	CHECK_EQ(kmem_cache_shrink(cache), 0);
+	kmem_cache_destroy(cache);
+	CHECK_REPORTS(0, "");
+}
+
+/* Destroyed with an object in use: one report, with its address. */
+static void leak_at_destroy(void)
+{
+	struct kmem_cache *cache = kmem_cache_create("leaky", 64, 0, SLAB_NO_MERGE, NULL);
+	void *object = kmem_cache_alloc(cache, GFP_KERNEL);
+	char address[32];
+
+	kmem_cache_destroy(cache);
+	snprintf(address, sizeof(address), "%#jx", (intmax_t)(intptr_t)object);
+	CHECK_REPORTS(1, address);
+	kmem_cache_free(cache, object);
+	kmem_cache_destroy(cache);
+	CHECK_REPORTS(0, "");
+}
+
+/* An object that another thread frees later, as after a grace period; then the cache is destroyed. */
+static struct kmem_cache *later;
+
+static void *free_it(void *object)
+{
+	kmem_cache_free(later, object);
+	return NULL;
+}
+
+static void freed_by_a_thread_that_is_gone(void)
+{
+	for (int i = 0; i < 20; i++) {
+		pthread_t thread;
+		void *object;
+
+		later = kmem_cache_create("later", 64, 0, 0, NULL);
+		object = kmem_cache_alloc(later, GFP_KERNEL);
+		CHECK_EQ(pthread_create(&thread, NULL, free_it, object), 0);
+		CHECK_EQ(pthread_join(thread, NULL), 0);
+		kmem_cache_destroy(later);
+		CHECK_REPORTS(0, "");
+	}
+}
+
+/* Zeros behind memory that shrank and grew again, as far as its class goes and beyond. */
+static void zeros_behind_memory(void)
+{
+	unsigned char *memory = kzalloc(48, GFP_KERNEL);
+
+	memset(memory, 0xff, 48);
+	memory = krealloc(memory, 40, GFP_KERNEL | __GFP_ZERO);
+	memory = krealloc(memory, 56, GFP_KERNEL | __GFP_ZERO);
+	for (int i = 0; i < 40; i++)
+		CHECK_EQ(memory[i], 0xff);
+	for (int i = 40; i < 56; i++)
+		CHECK_EQ(memory[i], 0);
+	memory = krealloc(memory, 112, GFP_KERNEL | __GFP_ZERO);
+	for (int i = 40; i < 112; i++)
+		CHECK_EQ(memory[i], 0);
+	kfree(memory);
+}
+
+/* A free in the middle of an object, and of one of another cache, is refused; the right one is not. */
+static void frees_in_the_wrong_place(void)
+{
+	struct kmem_cache *cache = kmem_cache_create("one", 32, 0, SLAB_RED_ZONE, NULL);
+	struct kmem_cache *other = kmem_cache_create("two", 32, 0, SLAB_RED_ZONE, NULL);
+	char *object = kmem_cache_alloc(cache, GFP_KERNEL);
+
+	kmem_cache_free(cache, object + 8);
+	kmem_cache_free(cache, object + 1);
+	kmem_cache_free(other, object);
+	CHECK_REPORTS(3, "no item of this keg");
+	kmem_cache_free(cache, object);
+	kmem_cache_destroy(cache);
+	kmem_cache_destroy(other);
+	CHECK_REPORTS(0, "");
+}
+
+int main(void)
+{
+	uma_compat_set_reporter(check_reporter);
+	free_objects_hold_no_pointers();
+	errors_are_counted();
+	leak_at_destroy();
+	freed_by_a_thread_that_is_gone();
+	zeros_behind_memory();
+	frees_in_the_wrong_place();
+	return 0;
+}
