@@ -47,11 +47,16 @@ fn main() {
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, first, name, size] = arguments.as_slice()
-        && first == work::memory::CHILD
-    {
-        work::memory::measure(name, size);
-        return std::process::ExitCode::SUCCESS;
+    if let [_, first, name, size] = arguments.as_slice() {
+        let measure: Option<fn(&str, &str)> = match first.as_str() {
+            work::memory::CHILD => Some(work::memory::measure),
+            work::system::CHILD => Some(work::system::measure),
+            _ => None,
+        };
+        if let Some(measure) = measure {
+            measure(name, size);
+            return std::process::ExitCode::SUCCESS;
+        }
     }
     match options::parse().and_then(run) {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -34,6 +34,11 @@ pub trait Hooks {
     /// not be called.
     const HAS_CTOR: bool = true;
 
+    /// Whether items keep a constructed state while they are free, so that nobody may write to them then.
+    fn keeps_state(&self) -> bool {
+        Self::HAS_INIT
+    }
+
     /// Makes fresh memory into a constructed item. `request` is that of the allocation that caused
     /// it.
     ///
@@ -132,6 +137,10 @@ impl FnHooks {
 }
 
 impl Hooks for FnHooks {
+    fn keeps_state(&self) -> bool {
+        self.init.is_some() || self.fini.is_some()
+    }
+
     #[inline]
     unsafe fn init(&self, item: Item, request: Request) -> Result<(), Refused> {
         match self.init {
@@ -172,6 +181,10 @@ impl Hooks for FnHooks {
 impl<H: Hooks> Hooks for &H {
     const HAS_INIT: bool = H::HAS_INIT;
     const HAS_CTOR: bool = H::HAS_CTOR;
+
+    fn keeps_state(&self) -> bool {
+        (**self).keeps_state()
+    }
 
     #[inline]
     unsafe fn init(&self, item: Item, request: Request) -> Result<(), Refused> {

@@ -203,8 +203,9 @@ impl<S: ItemSource, H: Hooks> Zone<S, H> {
         Ok(item)
     }
 
+    /// Counts an allocation that failed past this zone. For callers that know another way to its source.
     #[cold]
-    fn failed(&self, error: AllocError) -> AllocError {
+    pub fn failed(&self, error: AllocError) -> AllocError {
         self.fails.fetch_add(1, Ordering::Relaxed);
         error
     }

@@ -25,8 +25,8 @@ use core::alloc::Layout;
 use core::mem::MaybeUninit;
 
 use uma_core::{
-    AllocError, ConfigFault, Item, ItemSource, Metadata, PageRun, PageSupplier, Process, RawMutex,
-    Reclaim, Request, Stats,
+    AllocError, ConfigFault, Item, ItemSource, Metadata, PageRun, PageSupplier, Process, Protect,
+    RawMutex, Reclaim, Request, Stats,
 };
 
 use crate::layout::{SlabConfig, SlabLayout};
@@ -279,7 +279,7 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
             None => Some(self.meta.alloc_meta(self.layout.header()).ok_or(AllocError::Metadata)?),
             Some(_) => None,
         };
-        let run = match self.pages.alloc_pages(self.layout.slab(), request) {
+        let run = match self.pages.alloc_pages(self.run(), request) {
             Ok(run) => run,
             Err(error) => {
                 if let Some(header) = outside {
@@ -290,6 +290,13 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
             }
         };
         let (base, flag) = (run.base(), run.flag());
+        if let Some(protects) = self.guards() {
+            // SAFETY: the guard is the last page of the run, and nobody touches it.
+            let guard = unsafe { base.add(self.layout.slab_size()) };
+            // Where the system refuses, the slab has none.
+            // SAFETY: as above.
+            let _ = unsafe { protects.protect(guard, self.layout.guard()) };
+        }
         // SAFETY: without an outside header the offset is that of the header at the end of the run,
         // and the header is no longer than the rest of it.
         let inside = || unsafe { base.add(self.layout.header_offset().unwrap_or(0)) };
@@ -310,11 +317,30 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
         let header = unsafe { slab.header() };
         let (base, flag) = (header.base(), header.flag());
         // SAFETY: these are the parts of the run that `make_slab` took apart; nothing uses it.
-        let run = unsafe { PageRun::from_parts(base, self.layout.slab(), false, flag) };
+        let run = unsafe { PageRun::from_parts(base, self.run(), false, flag) };
         // SAFETY: the caller gave the slab up, and this is the last use of its header.
         unsafe { self.free_header(slab) };
+        if let Some(protects) = self.guards() {
+            // SAFETY: the guard is the last page of the run.
+            let guard = unsafe { base.add(self.layout.slab_size()) };
+            // SAFETY: as above.
+            if unsafe { protects.unprotect(guard, self.layout.guard()) }.is_err() {
+                // What is protected may not go back. There is nobody to tell: the pages are lost.
+                return;
+            }
+        }
         // SAFETY: the run came from this supplier, whole.
         unsafe { self.pages.free_pages(run) };
+    }
+
+    /// The power to protect guard pages, if there are to be any.
+    fn guards(&self) -> Option<&dyn Protect> {
+        if self.layout.guard() == 0 { None } else { self.pages.protects() }
+    }
+
+    /// The layout of the run of pages of a slab: with its guard page, if it has one.
+    fn run(&self) -> Layout {
+        if self.guards().is_some() { self.layout.guarded_slab() } else { self.layout.slab() }
     }
 
     /// Gives the memory of an outside header back, and none of an inside one.

@@ -71,13 +71,24 @@ pub struct SlabConfig {
     page_size: usize,
     no_touch: bool,
     outside: bool,
+    kept_outside: bool,
+    random: bool,
+    guard: bool,
     largest: usize,
 }
 
 impl SlabConfig {
     /// Pages of 4096 bytes, items that may be touched, headers inside only.
     pub const fn new() -> Self {
-        Self { page_size: 4096, no_touch: false, outside: false, largest: SMALL_SLAB }
+        Self {
+            page_size: 4096,
+            no_touch: false,
+            outside: false,
+            kept_outside: false,
+            random: false,
+            guard: false,
+            largest: SMALL_SLAB,
+        }
     }
 
     /// The supplier's page size, or a multiple of it. A power of two from 64 bytes to 2 MiB.
@@ -103,9 +114,30 @@ impl SlabConfig {
         Self { outside: true, ..self }
     }
 
+    /// Headers lie outside, whatever that wastes: no overflow of an item reaches one.
+    pub const fn headers_kept_outside(self, yes: bool) -> Self {
+        Self { kept_outside: yes, outside: self.outside || yes, ..self }
+    }
+
+    /// Items are taken from a slab in no order, so that nobody can tell which one is next.
+    pub const fn random_slots(self, yes: bool) -> Self {
+        Self { random: yes, ..self }
+    }
+
+    /// Behind each slab lies an inaccessible page, if the supplier
+    /// [can protect](uma_core::PageSupplier::protects) it. Where the system refuses to, there is none.
+    pub const fn guard_pages(self, yes: bool) -> Self {
+        Self { guard: yes, ..self }
+    }
+
+    /// Whether the keg may not touch the slab's memory.
+    pub const fn is_no_touch(&self) -> bool {
+        self.no_touch
+    }
+
     /// Headers inside only.
     pub(crate) const fn inside_headers(self) -> Self {
-        Self { outside: false, ..self }
+        Self { outside: false, kept_outside: false, ..self }
     }
 }
 
@@ -142,6 +174,8 @@ pub struct SlabLayout {
     by_stride: Reciprocal,
     bin_factor: u64,
     base_mask: usize,
+    random: bool,
+    guard: usize,
 }
 
 impl SlabLayout {
@@ -162,7 +196,7 @@ impl SlabLayout {
     ///
     /// - [`ConfigFault::ZeroSize`], [`ConfigFault::SizeTooLarge`], [`ConfigFault::AlignTooLarge`];
     /// - [`ConfigFault::BadAlign`] for a page size that is not a power of two from 64 bytes to 2 MiB;
-    /// - [`ConfigFault::NeedsFeature`] for items that may not be touched, without `hashbrown`;
+    /// - [`ConfigFault::NeedsFeature`] for items that may not be touched or headers kept outside, without `hashbrown`;
     /// - [`ConfigFault::NoMemory`] for those if `config` does not allow headers outside either.
     pub const fn new(item: Layout, config: SlabConfig) -> Result<Self, ConfigFault> {
         if item.size() == 0 {
@@ -178,10 +212,11 @@ impl SlabLayout {
         if !page.is_power_of_two() || page < 64 || page > MAX_PAGE {
             return Err(ConfigFault::BadAlign);
         }
-        if config.no_touch && !HAS_MAP {
+        let no_inside = config.no_touch || config.kept_outside;
+        if no_inside && !HAS_MAP {
             return Err(ConfigFault::NeedsFeature("hashbrown"));
         }
-        if config.no_touch && !config.outside {
+        if no_inside && !config.outside {
             return Err(ConfigFault::NoMemory);
         }
         // Neither overflows: the size is at most 1 MiB and the alignment at most 2 MiB.
@@ -190,11 +225,14 @@ impl SlabLayout {
             size: item.size(),
             stride,
             page,
-            inside: !config.no_touch,
+            inside: !no_inside,
             outside: config.outside && HAS_MAP,
             largest: config.largest,
         };
-        Ok(Self::from_choice(item, stride, page, search.best()))
+        let mut layout = Self::from_choice(item, stride, page, search.best());
+        layout.random = config.random;
+        layout.guard = if config.guard { page } else { 0 };
+        Ok(layout)
     }
 
     const fn from_choice(item: Layout, stride: usize, page: usize, choice: Choice) -> Self {
@@ -219,6 +257,8 @@ impl SlabLayout {
             by_stride: Reciprocal::new(stride),
             bin_factor: ((BINS as u64) << 32) / items as u64,
             base_mask: if alone { usize::MAX } else { !(align - 1) },
+            random: false,
+            guard: 0,
         }
     }
 
@@ -235,6 +275,24 @@ impl SlabLayout {
     /// Size and alignment of the page run that is one slab.
     pub const fn slab(&self) -> Layout {
         self.slab
+    }
+
+    /// The page run of a slab with a guard page behind it.
+    pub(crate) const fn guarded_slab(&self) -> Layout {
+        match Layout::from_size_align(self.slab.size() + self.guard, self.slab.align()) {
+            Ok(layout) => layout,
+            Err(_) => panic!("a slab is at most 8 MiB"),
+        }
+    }
+
+    /// Bytes of guard page wished for behind each slab.
+    pub const fn guard(&self) -> usize {
+        self.guard
+    }
+
+    /// Whether items are taken from a slab in no order.
+    pub const fn has_random_slots(&self) -> bool {
+        self.random
     }
 
     /// Bytes of pages in a slab.

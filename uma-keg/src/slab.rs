@@ -237,6 +237,46 @@ impl SlabPtr {
         count
     }
 
+    /// The same, but the items are taken in no order: each is the next free one from a place that
+    /// `random` says, which must not be zero.
+    ///
+    /// # Safety
+    ///
+    /// As [`take`](Self::take).
+    pub(crate) unsafe fn take_random(
+        self,
+        layout: &SlabLayout,
+        into: &mut [MaybeUninit<Item>],
+        random: &mut u64,
+    ) -> usize {
+        // SAFETY: passed on to the caller.
+        let header = unsafe { self.header() };
+        let (base, stride, items) = (header.base, layout.stride(), layout.items());
+        let count = header.free().min(into.len());
+        for place in &mut into[..count] {
+            // Marsaglia's xorshift.
+            *random ^= *random << 13;
+            *random ^= *random >> 7;
+            *random ^= *random << 17;
+            // The upper half times the number of items fits, and its upper half is below that.
+            let start = (((*random >> 32) * items as u64) >> 32) as usize;
+            // SAFETY: passed on to the caller.
+            let found =
+                unsafe { self.next_free(start, items).or_else(|| self.next_free(0, items)) };
+            let Some(index) = found else {
+                unreachable!("the header counts more free items than there are");
+            };
+            // SAFETY: the word exists, and the caller owns the slab; item `index` lies in the run.
+            unsafe {
+                let word = self.word(index / BITS);
+                word.write(word.read() & !(1 << (index % BITS)));
+                place.write(Item::new(base.add(index * stride)));
+            }
+        }
+        header.free.set((header.free() - count) as u32);
+        count
+    }
+
     /// Marks an item free. Returns `false` if it already was.
     ///
     /// # Safety

@@ -36,6 +36,8 @@ pub(crate) struct State<M: Metadata> {
     pub(crate) allocs: u64,
     pub(crate) frees: u64,
     secret: usize,
+    /// Where the next item of a slab is looked for, if in no order; never zero once there is a slab.
+    random: u64,
 }
 
 // SAFETY: what the pointers lead to, slabs and a table, is owned by this value and tied to no thread.
@@ -66,6 +68,7 @@ impl<M: Metadata> State<M> {
             allocs: 0,
             frees: 0,
             secret: 0,
+            random: 0,
         }
     }
 
@@ -90,6 +93,8 @@ impl<M: Metadata> State<M> {
         let base = unsafe { slab.header() }.base().addr().get();
         if self.secret == 0 {
             self.secret = crate::secret::new(base);
+            // Odd, so not zero.
+            self.random = (self.secret as u64).rotate_left(17) | 1;
         }
         // SAFETY: as above; the slab has just been made, so it is in no list.
         unsafe {
@@ -145,7 +150,13 @@ impl<M: Metadata> State<M> {
                 break;
             };
             // SAFETY: the slab is in a list; its layout is that of the keg.
-            got += unsafe { slab.take(layout, &mut into[got..wanted]) };
+            got += unsafe {
+                if layout.has_random_slots() {
+                    slab.take_random(layout, &mut into[got..wanted], &mut self.random)
+                } else {
+                    slab.take(layout, &mut into[got..wanted])
+                }
+            };
             // SAFETY: as above.
             unsafe { self.sort(layout, slab) };
         }

@@ -30,6 +30,7 @@ const PLACES: &[Place] = &[
     published("uma-vmem", &["uma-core"]),
     published("uma-keg", &["uma-core"]),
     published("uma-cache", &["uma-core"]),
+    Place { outside: Some(&["lock_api"]), ..published("uma-debug", &["uma-core"]) },
     published("uma-backend-mmap", &["uma-core", "uma-vmem"]),
     published("uma-backend-static", &["uma-core", "uma-vmem"]),
     published("uma", ENGINE),
@@ -39,14 +40,22 @@ const PLACES: &[Place] = &[
     unpublished("uma-bench", EVERYTHING),
 ];
 
-const ENGINE: &[&str] =
-    &["uma-core", "uma-vmem", "uma-keg", "uma-cache", "uma-backend-mmap", "uma-backend-static"];
+const ENGINE: &[&str] = &[
+    "uma-core",
+    "uma-vmem",
+    "uma-keg",
+    "uma-cache",
+    "uma-debug",
+    "uma-backend-mmap",
+    "uma-backend-static",
+];
 
 const ENGINE_AND_UMA: &[&str] = &[
     "uma-core",
     "uma-vmem",
     "uma-keg",
     "uma-cache",
+    "uma-debug",
     "uma-backend-mmap",
     "uma-backend-static",
     "uma",
@@ -57,6 +66,7 @@ const ENGINE_UMA_AND_MALLOC: &[&str] = &[
     "uma-vmem",
     "uma-keg",
     "uma-cache",
+    "uma-debug",
     "uma-backend-mmap",
     "uma-backend-static",
     "uma",
@@ -68,6 +78,7 @@ const EVERYTHING: &[&str] = &[
     "uma-vmem",
     "uma-keg",
     "uma-cache",
+    "uma-debug",
     "uma-backend-mmap",
     "uma-backend-static",
     "uma",

@@ -5,12 +5,13 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use uma_backend_mmap::{Config, MmapPages};
-use uma_core::{Deadline, Sleep};
+use uma_core::{Deadline, Name, Sleep};
+use uma_debug::{FRAMES, Hardening, Report, Verdict};
 use uma_keg::MetaKegs;
 
 use crate::access::{HostAccess, complain};
 use crate::lock::HostLock;
-use crate::{Platform, Registry};
+use crate::{Platform, Registry, hardening as debug};
 
 pub(crate) static PAGES: MmapPages<HostLock> = MmapPages::with_lock(Config::DEFAULT);
 pub(crate) static METADATA: MetaKegs<&'static MmapPages<HostLock>, HostLock> =
@@ -66,6 +67,27 @@ unsafe impl Platform for Host {
 
     fn relax(&self) {
         thread::yield_now();
+    }
+
+    fn hardening(&self, zone: &Name) -> Hardening {
+        debug::wished(zone)
+    }
+
+    fn misuse(&self, report: &Report<'_>) -> Verdict {
+        complain(format_args!("{report}"));
+        std::process::abort();
+    }
+
+    fn thread(&self) -> u64 {
+        debug::thread()
+    }
+
+    fn trace(&self, frames: &mut [usize; FRAMES]) -> usize {
+        debug::trace(frames)
+    }
+
+    fn show_frame(&self, frame: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug::show_frame(frame, f)
     }
 
     fn report(&self, message: fmt::Arguments<'_>) {

@@ -65,6 +65,8 @@ mod fork;
 #[cfg(feature = "std")]
 mod global;
 #[cfg(feature = "std")]
+mod hardening;
+#[cfg(feature = "std")]
 mod host;
 #[cfg(feature = "std")]
 mod lock;
@@ -83,6 +85,7 @@ mod zone;
 
 pub use uma_cache as cache;
 pub use uma_core as core;
+pub use uma_debug as debug;
 pub use uma_keg as keg;
 
 #[cfg(feature = "std")]
@@ -105,12 +108,13 @@ pub use platform::Platform;
 #[cfg(feature = "std")]
 pub use raw::ZoneGroup;
 pub use raw::{
-    AtLimit, GroupIn, Origin, OwnSlabs, RawZone, RawZoneBuilder, Slabs, Stack, Supply, Wishes,
-    set_zone_warnings,
+    AtLimit, GroupIn, Origin, OwnSlabs, PaddedSlabs, RawZone, RawZoneBuilder, Slabs, Stack, Supply,
+    Wishes, ZoneWitness, set_zone_warnings,
 };
 pub use registry::{Registry, ZoneRef};
 pub use stat::{Json, Prometheus, Table, ZoneInfo, Zones, stream};
 pub use uma_core::Reclaim;
+pub use uma_debug::Hardening;
 #[cfg(not(feature = "std"))]
 pub use unset::{NoLock, Unset};
 pub use zone::{Zone, ZoneBox, ZoneBuilder};

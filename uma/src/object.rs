@@ -11,6 +11,7 @@ use core::time::Duration;
 use uma_core::{ConfigError, Deadline, Hooks, Item, Name, Reclaim, Refused, Request, Stats};
 
 use uma_cache::bucket::capacity_for;
+use uma_debug::{Hardening, Report, Verdict};
 
 use crate::raw::{Config, OwnSlabs, RawZone, RawZoneBuilder};
 use crate::zone::item_of;
@@ -308,6 +309,18 @@ impl<T, O, P: Platform> ObjectCacheBuilder<T, O, P> {
     /// memory elsewhere.
     pub fn bucket(mut self, items: u16) -> Self {
         self.raw.config.bucket = Some(items);
+        self
+    }
+
+    /// How much is checked. Otherwise the platform says (see [`Platform::hardening`]).
+    pub fn hardening(mut self, hardening: Hardening) -> Self {
+        self.raw.config.hardening = Some(hardening);
+        self
+    }
+
+    /// Who is told of misuse (see [`RawZoneBuilder::on_misuse`]).
+    pub fn on_misuse(mut self, on_misuse: fn(&Report<'_>) -> Verdict) -> Self {
+        self.raw.config.on_misuse = Some(on_misuse);
         self
     }
 

@@ -3,7 +3,9 @@
 use core::fmt;
 
 use uma_cache::PerCpu;
-use uma_core::{Metadata, PageSupplier, RawMutex, Sleep};
+use uma_core::{Metadata, Name, PageSupplier, RawMutex, Sleep};
+
+use uma_debug::{FRAMES, Hardening, Report, Verdict};
 
 use crate::Registry;
 
@@ -102,6 +104,41 @@ pub unsafe trait Platform: Clone + Send + Sync {
         core::hint::spin_loop();
     }
 
+    /// What a zone of this name checks if its description does not say. Asked once, when it is made.
+    /// [`Hardening::RELEASE`] unless implemented.
+    fn hardening(&self, zone: &Name) -> Hardening {
+        let _ = zone;
+        Hardening::RELEASE
+    }
+
+    /// Takes notice of misuse that checks have found, and says how to go on; unless implemented, reports it
+    /// and ends the process. Called without a lock, on the thread that found it.
+    fn misuse(&self, report: &Report<'_>) -> Verdict {
+        self.report(format_args!("{report}"));
+        Verdict::Abort
+    }
+
+    /// A number for the calling thread, or 0. For reports of misuse.
+    fn thread(&self) -> u64 {
+        0
+    }
+
+    /// Writes the return addresses of the calls that led here, innermost first, and returns how many; none
+    /// unless implemented. It may run in any allocation or free of a zone that notes owners.
+    fn trace(&self, frames: &mut [usize; FRAMES]) -> usize {
+        let _ = frames;
+        0
+    }
+
+    /// Writes what is known of a return address, on lines of its own; the bare address unless implemented.
+    ///
+    /// # Errors
+    ///
+    /// As the formatter.
+    fn show_frame(&self, frame: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "      {frame:#x}")
+    }
+
     /// Tells the operator of something that went wrong without anybody to return it to (a zone that
     /// was destroyed with items in use), or that a limit was reached, where a zone is to
     /// [warn](crate::RawZoneBuilder::warning) of that. Does nothing unless implemented.
@@ -144,6 +181,26 @@ unsafe impl<P: Platform> Platform for &P {
 
     fn relax(&self) {
         (**self).relax();
+    }
+
+    fn hardening(&self, zone: &Name) -> Hardening {
+        (**self).hardening(zone)
+    }
+
+    fn misuse(&self, report: &Report<'_>) -> Verdict {
+        (**self).misuse(report)
+    }
+
+    fn thread(&self) -> u64 {
+        (**self).thread()
+    }
+
+    fn trace(&self, frames: &mut [usize; FRAMES]) -> usize {
+        (**self).trace(frames)
+    }
+
+    fn show_frame(&self, frame: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).show_frame(frame, f)
     }
 
     fn report(&self, message: fmt::Arguments<'_>) {

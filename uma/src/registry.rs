@@ -31,6 +31,7 @@ pub(crate) struct Vtable {
     pub(crate) prefork: unsafe fn(*const ()),
     pub(crate) postfork: unsafe fn(*const (), Process),
     pub(crate) settle: unsafe fn(*const ()),
+    pub(crate) holds: unsafe fn(*const (), usize) -> bool,
 }
 
 /// A zone's place in the registry.
@@ -125,6 +126,13 @@ impl ZoneRef<'_> {
     pub fn visit_cpus(&self, each: &mut dyn FnMut(usize, u64)) {
         // SAFETY: as in `name`.
         unsafe { (self.node.vtable.visit_cpus)(self.node.zone, each) }
+    }
+
+    /// Whether an address lies in an item of the zone that is in use; for a zone without checks, whether it
+    /// is that of an item that is in use or in a cache.
+    pub fn holds(&self, address: usize) -> bool {
+        // SAFETY: as in `name`.
+        unsafe { (self.node.vtable.holds)(self.node.zone, address) }
     }
 
     /// Makes the zone give memory back. If that runs a hook which destroys this very zone, it waits for

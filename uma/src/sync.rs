@@ -3,5 +3,6 @@
 pub(crate) use core::cell::UnsafeCell;
 #[cfg(feature = "std")]
 pub(crate) use core::sync::atomic::AtomicU8;
+pub(crate) use core::sync::atomic::fence;
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use lock_api::Mutex;

@@ -13,6 +13,8 @@ use core::time::Duration;
 
 use uma_core::{ConfigError, Deadline, Item, Name, NoHooks, Reclaim, Request, Stats};
 
+use uma_debug::{Hardening, Report, Verdict};
+
 use crate::raw::{Config, OwnSlabs, RawZone, RawZoneBuilder};
 use crate::{AtLimit, DefaultPlatform, GroupIn, Platform, Rejected, ZoneError};
 
@@ -292,6 +294,16 @@ impl<T, P: Platform> ZoneBuilder<T, P> {
     /// So many items to a bucket; 0 caches nothing. Otherwise chosen by size.
     pub const fn bucket(self, items: u16) -> Self {
         Self { raw: self.raw_parts().bucket(items), values: PhantomData }
+    }
+
+    /// How much is checked. Otherwise the platform says (see [`Platform::hardening`]).
+    pub const fn hardening(self, hardening: Hardening) -> Self {
+        Self { raw: self.raw_parts().hardening(hardening), values: PhantomData }
+    }
+
+    /// Who is told of misuse (see [`RawZoneBuilder::on_misuse`]).
+    pub const fn on_misuse(self, on_misuse: fn(&Report<'_>) -> Verdict) -> Self {
+        Self { raw: self.raw_parts().on_misuse(on_misuse), values: PhantomData }
     }
 
     /// Makes the zone and lists it.

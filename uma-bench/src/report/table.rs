@@ -17,7 +17,8 @@ fn number(value: f64) -> String {
 }
 
 fn ratio(row: &Row, figure: &Figure, to: &str) -> String {
-    row.figure(to).map_or("-".to_owned(), |peer| number(figure.ratio(peer)))
+    let ratio = row.figure(to).map(|peer| figure.ratio(peer)).filter(|ratio| ratio.is_finite());
+    ratio.map_or("-".to_owned(), number)
 }
 
 /// The columns of one subject: name, median, spread, ratio to mimalloc and to the system's malloc.

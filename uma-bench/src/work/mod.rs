@@ -10,6 +10,7 @@ mod pair;
 mod pipe;
 mod ring;
 mod scaling;
+pub(crate) mod system;
 mod zones;
 
 use crate::rounds::{Contest, Figure};
@@ -141,6 +142,12 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         name: "memory",
         about: "bytes resident for each live item",
         run: memory::run,
+        noisy: false,
+    },
+    Workload {
+        name: "system",
+        about: "system calls and page faults of a million allocations",
+        run: system::run,
         noisy: false,
     },
 ];

@@ -2,21 +2,26 @@
 
 use core::alloc::Layout;
 use core::num::NonZeroU64;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 use uma_cache::{BucketCache, CacheConfig, Front};
 use uma_core::{
     ConfigError, ConfigFault, Constructed, Grouped, Hooks, ItemSource, Limited, Metadata, Name,
     NoHooks, Zone,
 };
+use uma_debug::{Hardening, Pads, Report, Subject, Verdict, Watched};
 use uma_keg::SlabConfig;
 
 use super::alarm::{Alarm, AlarmConfig};
+use super::checked::{Edge, EdgePtr};
 use super::limits::GroupRef;
 use super::{Core, Origin, OwnSlabs, RawZone, Wishes};
 use crate::registry::Node;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 use crate::{DefaultPlatform, Platform, event};
+
+/// Who is told of misuse, and says how to go on.
+pub(crate) type OnMisuse = fn(&Report<'_>) -> Verdict;
 
 /// What a zone is made from.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +38,10 @@ pub(crate) struct Config {
     pub(crate) max_cached: Option<u64>,
     pub(super) alarm: AlarmConfig,
     pub(super) group: Option<GroupRef>,
+    /// By the platform's wishes unless given.
+    pub(crate) hardening: Option<Hardening>,
+    /// The platform is told unless this is.
+    pub(crate) on_misuse: Option<OnMisuse>,
 }
 
 impl Config {
@@ -48,6 +57,8 @@ impl Config {
             max_cached: None,
             alarm: AlarmConfig::NONE,
             group: None,
+            hardening: None,
+            on_misuse: None,
         }
     }
 
@@ -110,6 +121,19 @@ impl<P: Platform, H, O> RawZoneBuilder<P, H, O> {
         self
     }
 
+    /// How much is checked. Otherwise the platform says (see [`Platform::hardening`]).
+    pub const fn hardening(mut self, hardening: Hardening) -> Self {
+        self.config.hardening = Some(hardening);
+        self
+    }
+
+    /// Who is told of misuse that checks have found, and says how to go on; otherwise the platform (see
+    /// [`Platform::misuse`]). It is called on the thread that found it, without a lock.
+    pub const fn on_misuse(mut self, on_misuse: fn(&Report<'_>) -> Verdict) -> Self {
+        self.config.on_misuse = Some(on_misuse);
+        self
+    }
+
     /// The zone's hooks.
     ///
     /// # Safety
@@ -151,6 +175,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             RawZone {
                 front: Front::new(),
                 core: AtomicPtr::new(ptr::null_mut()),
+                plain: AtomicPtr::new(ptr::null_mut()),
                 config: (&raw const (*this).config).read(),
                 platform: (&raw const (*this).platform).read(),
                 hooks: (&raw const (*this).hooks).read(),
@@ -171,9 +196,16 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             Some(max) => Some(NonZeroU64::new(max).ok_or(ConfigFault::ZeroLimit)?),
             None => None,
         };
-        let wishes = Wishes { item: config.item(), slab: config.slab, reserve: config.reserve };
+        let hardening = config.hardening.unwrap_or_else(|| platform.hardening(&config.name));
+        let (item, slab, reserve) = (config.item(), config.slab, config.reserve);
+        let wishes = Wishes { item, slab, reserve, hardening };
         let source = self.origin.open(platform, wishes)?;
         let item = source.layout();
+        let edge = match hardening.is_checking() {
+            true => Some(self.make_edge(&source, hardening)?),
+            false => None,
+        };
+        let unmade = Unmade { zone: self, edge };
         let hooks = (self.hooks.clone(), self.hooks.clone());
         // SAFETY: whoever gave us the hooks promised that they suit the items (see `hooks`).
         let constructed = unsafe { Constructed::new(source, hooks.0) };
@@ -184,7 +216,13 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             Some(0) => CacheConfig::none(),
             Some(bucket) => CacheConfig::with_bucket(bucket),
         };
-        let stack = BucketCache::new(limited, platform.cpus(), platform.metadata(), cache);
+        let checks = edge.map(|edge| {
+            // SAFETY: it was made just now; only the place of one of its fields is taken.
+            NonNull::from(unsafe { &edge.0.as_ref().checks })
+        });
+        // SAFETY: the edge goes after the core.
+        let watched = unsafe { Watched::new(limited, checks) };
+        let stack = BucketCache::new(watched, platform.cpus(), platform.metadata(), cache);
         if config.max_cached.is_some() {
             stack.set_max_cached(config.max_cached);
         }
@@ -200,13 +238,17 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         let zone = unsafe { Zone::with_hooks(config.name, stack, hooks.1) };
         let (alarm, holders) = (Alarm::new(), AtomicUsize::new(1));
         // SAFETY: the memory is ours and has the layout of a `Core`.
-        unsafe { core.write(Core { zone, node, alarm, holders }) };
+        unsafe { core.write(Core { zone, node, alarm, holders, edge }) };
+        core::mem::forget(unmade);
 
         let (null, new) = (ptr::null_mut(), core.as_ptr());
         match self.core.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
                 // SAFETY: `core` was written just now and lives until the zone is dropped.
                 let core = unsafe { core.as_ref() };
+                if edge.is_none() {
+                    self.plain.store(new, Ordering::Release);
+                }
                 // SAFETY: the node is new and in place; `drop` takes it off the list.
                 unsafe { platform.registry().add(&core.node) };
                 // SAFETY: it is in place, and `drop` takes it out of the group.
@@ -222,9 +264,62 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
                 unsafe {
                     core.drop_in_place();
                     metadata.free_meta(memory, layout);
+                    drop(Unmade { zone: self, edge });
                     Ok(&*other)
                 }
             }
+        }
+    }
+}
+
+impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZone<P, H, O> {
+    /// Makes what looks at allocations and frees.
+    fn make_edge(
+        &self,
+        source: &O::Source,
+        hardening: Hardening,
+    ) -> Result<EdgePtr<P>, ConfigFault> {
+        let pads = O::pads(source).copied().unwrap_or(Pads::none(source.layout()));
+        // Red zones are where there is room for them.
+        let hardening = hardening.red_zones(pads.outer().size() != pads.item().size());
+        let subject = Subject {
+            zone: self.config.name,
+            pads,
+            slab_align: O::slabs(source).map_or(0, |slabs| slabs.slab_layout().slab_align()),
+            keeps_state: self.hooks.keeps_state(),
+            no_touch: self.config.slab.is_some_and(|slab| slab.is_no_touch()),
+        };
+        let edge = Edge::new(subject, hardening, &self.platform, self.config.on_misuse);
+        let edge = edge.ok_or(ConfigFault::NoMemory)?;
+        let layout = Layout::new::<Edge<P>>();
+        let memory = self.platform.metadata().alloc_meta(layout).ok_or(ConfigFault::NoMemory)?;
+        // SAFETY: the memory is ours and has this layout.
+        unsafe { memory.cast::<Edge<P>>().write(edge) };
+        Ok(EdgePtr(memory.cast()))
+    }
+}
+
+/// An edge without a core. Dropping it takes it down.
+pub(super) struct Unmade<'a, P, H, O>
+where
+    P: Platform,
+    H: Hooks + Clone + Send + Sync + 'static,
+    O: Origin<P>,
+{
+    zone: &'a RawZone<P, H, O>,
+    edge: Option<EdgePtr<P>>,
+}
+
+impl<P, H, O> Drop for Unmade<'_, P, H, O>
+where
+    P: Platform,
+    H: Hooks + Clone + Send + Sync + 'static,
+    O: Origin<P>,
+{
+    fn drop(&mut self) {
+        if let Some(edge) = self.edge {
+            // SAFETY: no core has it.
+            unsafe { Edge::delete(edge.0, &self.zone.platform) };
         }
     }
 }

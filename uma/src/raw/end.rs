@@ -3,10 +3,11 @@
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
-use uma_core::{Hooks, Metadata, Reclaim};
+use uma_core::{Hooks, ItemSource, Metadata, Reclaim};
 use uma_keg::Keg;
 
 use super::build::Config;
+use super::checked::Edge;
 use super::{Core, Origin, RawZone, Slabs};
 use crate::sync::Ordering;
 use crate::{Platform, event};
@@ -26,7 +27,7 @@ where
         unsafe { self.platform.registry().close(&made.node, || self.platform.relax()) };
         let _ending = Ending { zone: self, core };
         // The user's hooks may panic here, for every item that was cached.
-        made.zone.reclaim(Reclaim::DrainCpu);
+        made.reclaim(Reclaim::DrainCpu);
     }
 }
 
@@ -59,7 +60,7 @@ where
             return;
         }
         // The zone keeps its hold for ever, and so the memory that the items lie in.
-        report_leak(platform, &self.zone.config, live, core.own_slabs());
+        report_leak(platform, &self.zone.config, live, core.own_slabs(), core.edge());
         if core.is_alone() {
             // SAFETY: it was closed; nobody will use its slabs any more, so no fork has to lock them.
             unsafe { platform.registry().remove(&core.node) };
@@ -74,7 +75,7 @@ impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
     }
 
     /// The slabs, if all items in them are this zone's.
-    fn own_slabs(&self) -> Option<&Slabs<P>> {
+    pub(super) fn own_slabs(&self) -> Option<&Slabs<P>> {
         if O::OWNS && self.is_alone() { self.slabs() } else { None }
     }
 
@@ -101,27 +102,59 @@ impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
         // reaches the core any more, and its memory came from `alloc_meta` with this layout.
         unsafe {
             platform.registry().remove(&this.node);
+            let edge = this.edge;
             core.drop_in_place();
             platform.metadata().free_meta(core.cast(), Layout::new::<Self>());
+            if let Some(edge) = edge {
+                Edge::delete(edge.0, platform);
+            }
         }
     }
 }
 
-/// Says how many items were still in use when the zone went, and where the first of them are if its slabs
-/// hold no other.
+/// Says how many items were still in use when the zone went, and where they are: the first of them, if its
+/// slabs hold no other; all of them, and who allocated them, if it has checks that know.
 #[cold]
-fn report_leak<P: Platform>(platform: &P, config: &Config, live: u64, slabs: Option<&Slabs<P>>) {
-    let addresses = slabs.map(Addresses::of::<P>);
-    let name = config.name;
-    match addresses {
-        Some(addresses) => platform.report(format_args!(
-            "zone \"{name}\" was destroyed with {live} items in use, whose memory stays: {addresses}"
-        )),
-        None => platform.report(format_args!(
-            "zone \"{name}\" was destroyed with {live} items in use, whose memory stays"
-        )),
+fn report_leak<P: Platform>(
+    platform: &P,
+    config: &Config,
+    live: u64,
+    slabs: Option<&Slabs<P>>,
+    edge: Option<&Edge<P>>,
+) {
+    struct Listed<'a, P: Platform>(Option<Addresses>, Option<&'a Edge<P>>);
+
+    impl<P: Platform> core::fmt::Display for Listed<'_, P> {
+        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            if let Some(addresses) = &self.0 {
+                write!(f, " {addresses}")?;
+            }
+            let Some(edge) = self.1 else { return Ok(()) };
+            let mut result = Ok(());
+            let mut left = MOST_LISTED;
+            edge.for_each_live(&mut |item, trace| {
+                if result.is_ok() && left != 0 {
+                    left -= 1;
+                    let trace = edge.checks.show("allocated", trace);
+                    result = write!(f, "\n  item at {item:#x}{trace}");
+                }
+            });
+            if left == 0 { f.write_str("\n  ...") } else { result }
+        }
     }
+
+    let known = edge.is_some_and(|edge| edge.checks.hardening().is_live());
+    let slabs = if known { None } else { slabs };
+    platform.report(format_args!(
+        "zone \"{}\" was destroyed with {live} items in use, whose memory stays{}{}",
+        config.name,
+        if slabs.is_some() || edge.is_some() { ":" } else { "" },
+        Listed(slabs.map(Addresses::of::<P>), edge)
+    ));
 }
+
+/// Items in use that are listed when a zone ends that knows all of them.
+const MOST_LISTED: usize = 1000;
 
 /// Where the first few items are that are out.
 pub(super) struct Addresses([usize; 8], usize);

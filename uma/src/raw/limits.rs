@@ -151,7 +151,7 @@ where
     /// As [`alloc`](Self::alloc).
     pub fn wait_for_room(&self, request: Request) -> Result<(), ZoneError> {
         let core = self.core().map_err(|reason| self.error(reason))?;
-        let item = core.zone.source().alloc(request).map_err(|reason| self.error(reason))?;
+        let item = core.fetch(request, &mut || {}).map_err(|reason| self.error(reason))?;
         // SAFETY: taken just now, past the ctor, and given up.
         unsafe { core.zone.source().free(item) };
         Ok(())
@@ -187,15 +187,15 @@ where
         request: Request,
     ) -> Result<Item, AllocError> {
         if self.alarmed() {
-            match core.zone.source().alloc(request.without_waiting()) {
+            match core.fetch(request.without_waiting(), &mut || {}) {
                 // SAFETY: the item is the source's; the rest is passed on from the caller.
-                Ok(item) => return unsafe { core.zone.prepare(item, arg, request) },
+                Ok(item) => return unsafe { core.ready(item, arg, request) },
                 // And then again: perhaps the action has freed something. What fails is counted there.
                 Err(reason) => self.notice(core, reason),
             }
         }
         // SAFETY: the caller's duty is passed on unchanged.
-        unsafe { core.zone.alloc_arg(arg, request) }
+        unsafe { core.alloc_arg(arg, request) }
     }
 
     /// Sounds the alarm if that is the reason for a failure.
@@ -220,14 +220,14 @@ where
     ) -> Result<Item, AllocError> {
         let core = self.core()?;
         if self.alarmed() {
-            match core.zone.source().alloc_or_flush(request.without_waiting(), flush) {
+            match core.fetch(request.without_waiting(), flush) {
                 // SAFETY: the item is the source's; the hooks take null, as was promised when they were put on
                 // the zone.
-                Ok(item) => return unsafe { core.zone.prepare(item, ptr::null_mut(), request) },
+                Ok(item) => return unsafe { core.ready(item, ptr::null_mut(), request) },
                 Err(reason) => self.notice(core, reason),
             }
         }
-        core.zone.alloc_or_flush(request, flush)
+        core.alloc_or_flush(request, flush)
     }
 
     /// As `notice`, for a zone that is known to be made.
@@ -247,7 +247,7 @@ impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
     pub(super) unsafe fn join_group(&self) {
         let settle = |core: *const ()| {
             // SAFETY: it is the pointer below, and the core has not left the group.
-            unsafe { (*core.cast::<Self>()).zone.settle() };
+            unsafe { (*core.cast::<Self>()).settle() };
         };
         let core = ptr::from_ref(self).cast();
         // SAFETY: passed on from the caller; zones may be used from any thread.

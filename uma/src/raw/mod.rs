@@ -2,6 +2,7 @@
 
 mod alarm;
 mod build;
+mod checked;
 mod end;
 mod limits;
 mod origin;
@@ -16,12 +17,15 @@ use uma_core::{
     AllocError, ConfigFault, Constructed, Grouped, Hooks, Item, ItemSource, Limited, Name, NoHooks,
     Reclaim, Request, Stats, Zone,
 };
+use uma_debug::{Padded, Pads, Watched};
 use uma_keg::Keg;
 
 use alarm::Alarm;
 pub use alarm::{AtLimit, set_zone_warnings};
 pub(crate) use build::Config;
 pub use build::RawZoneBuilder;
+use checked::EdgePtr;
+pub use checked::ZoneWitness;
 pub use limits::GroupIn;
 #[cfg(feature = "std")]
 pub use limits::ZoneGroup;
@@ -34,9 +38,12 @@ use crate::{DefaultPlatform, Platform, ZoneError, event};
 /// The slabs of a zone on platform `P`.
 pub type Slabs<P> = Keg<<P as Platform>::Pages, <P as Platform>::Lock, <P as Platform>::Metadata>;
 
+/// The same, with room for red zones around the items if the zone has any.
+pub type PaddedSlabs<P> = Padded<Slabs<P>>;
+
 /// What may leave the slabs, or the source `S`: constructed items, at most so many, and counted in a group if
 /// there is one.
-pub type Supply<P, H, S = Slabs<P>> = Limited<
+pub type Supply<P, H, S = PaddedSlabs<P>> = Limited<
     Grouped<'static, Constructed<S, H>, <P as Platform>::Lock, <P as Platform>::Sleep>,
     <P as Platform>::Lock,
     <P as Platform>::Sleep,
@@ -44,8 +51,8 @@ pub type Supply<P, H, S = Slabs<P>> = Limited<
 
 /// The whole stack of a zone on platform `P` with hooks `H` over its slabs, or over the source `S`,
 /// written out.
-pub type Stack<P, H, S = Slabs<P>> = BucketCache<
-    Supply<P, H, S>,
+pub type Stack<P, H, S = PaddedSlabs<P>> = BucketCache<
+    Watched<Supply<P, H, S>, <P as Platform>::Lock, <P as Platform>::Metadata, ZoneWitness<P>>,
     <P as Platform>::Cpus,
     <P as Platform>::Lock,
     <P as Platform>::Metadata,
@@ -63,11 +70,13 @@ struct Core<P: Platform, H: Hooks, O: Origin<P> = OwnSlabs> {
     alarm: Alarm,
     /// The zone itself, and whoever else uses its slabs. The last one ends it.
     holders: AtomicUsize,
+    /// What looks at every allocation and free, if anything does.
+    edge: Option<EdgePtr<P>>,
 }
 
 impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
     const fn limit(&self) -> &Supply<P, H, O::Source> {
-        self.zone.source().source()
+        self.zone.source().source().source()
     }
 
     /// The layer that constructs items, which zones on the same slabs stand on.
@@ -109,6 +118,8 @@ pub struct RawZone<
     /// The short way of a hit.
     front: Front<P::Cpus>,
     core: AtomicPtr<Core<P, H, O>>,
+    /// The same, for a zone without checks: that which a free with a dtor goes by.
+    plain: AtomicPtr<Core<P, H, O>>,
     config: Config,
     platform: P,
     hooks: H,
@@ -156,16 +167,23 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         unsafe { self.core.load(Ordering::Acquire).as_ref() }
     }
 
-    /// The stack, made if need be.
-    #[inline]
-    pub(crate) fn stack(&self) -> Result<&Top<P, H, O>, AllocError> {
-        Ok(&self.core()?.zone)
+    /// The pinned part, if it is that of a zone without checks.
+    #[inline(always)]
+    fn plain(&self) -> Option<&Core<P, H, O>> {
+        // SAFETY: as in `made`.
+        unsafe { self.plain.load(Ordering::Acquire).as_ref() }
     }
 
-    /// The stack, if the zone was used.
+    /// All of the zone as a source of items, made if need be.
     #[inline]
-    pub(crate) fn stack_if_made(&self) -> Option<&Top<P, H, O>> {
-        Some(&self.made()?.zone)
+    pub(crate) fn stack(&self) -> Result<&(impl ItemSource + use<P, H, O>), AllocError> {
+        self.core()
+    }
+
+    /// The same, if the zone was used.
+    #[inline]
+    pub(crate) fn stack_if_made(&self) -> Option<&(impl ItemSource + use<P, H, O>)> {
+        self.made()
     }
 
     /// The layout of an item, unless it is wrong.
@@ -277,8 +295,11 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         let core = self.core().map_err(|reason| self.error(reason))?;
         // SAFETY: the caller's duty is passed on unchanged.
         let item = unsafe { self.alloc_noticing(core, arg, request) };
-        // SAFETY: it is the cache of this zone, which goes when the zone is dropped.
-        unsafe { self.front.publish(core.zone.source()) };
+        // Checks must see every item, so with them there is no short way.
+        if core.edge().is_none() {
+            // SAFETY: it is the cache of this zone, which goes when the zone is dropped.
+            unsafe { self.front.publish(core.zone.source()) };
+        }
         item.map_err(|reason| self.error(reason))
     }
 
@@ -309,9 +330,12 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
     /// As [`free`](Self::free), and `arg` is what the dtor expects.
     #[inline(always)]
     pub unsafe fn free_arg(&self, item: Item, arg: *mut ()) {
-        if H::HAS_CTOR
-            && let Some(core) = self.made()
-        {
+        if H::HAS_CTOR {
+            let Some(core) = self.plain() else {
+                // SAFETY: the caller's duty is passed on unchanged.
+                unsafe { self.free_checked(item, arg) };
+                return;
+            };
             // SAFETY: the caller's duty is passed on unchanged.
             unsafe { core.zone.finish(item, arg) };
         }
@@ -331,8 +355,28 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
     unsafe fn free_slow(&self, item: Item) {
         // A zone that was never used has handed out nothing, so no item can come back to it.
         if let Some(core) = self.made() {
+            // SAFETY: the caller's duty is passed on unchanged. With a dtor, only a zone without checks
+            // comes here; without one, it does not matter that it has not run.
+            unsafe {
+                match core.edge() {
+                    None => core.zone.source().free(item),
+                    Some(_) => core.free_arg(item, ptr::null_mut()),
+                }
+            }
+        }
+    }
+
+    /// The whole way for an item whose dtor has not run.
+    ///
+    /// # Safety
+    ///
+    /// As [`free_arg`](Self::free_arg).
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_checked(&self, item: Item, arg: *mut ()) {
+        if let Some(core) = self.made() {
             // SAFETY: the caller's duty is passed on unchanged.
-            unsafe { core.zone.source().free(item) };
+            unsafe { core.free_arg(item, arg) };
         }
     }
 
@@ -350,7 +394,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
     pub fn stats(&self) -> Stats {
         let config = &self.config;
         match self.made() {
-            Some(core) => core.zone.stats(),
+            Some(core) => core.stats(),
             None => {
                 let mut stats = Stats::default();
                 (stats.size, stats.align) = match self.origin.layout() {
@@ -366,7 +410,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
     /// Gives back what is held beyond need (`uma_zone_reclaim`).
     pub fn reclaim(&self, mode: Reclaim) {
         if let Some(core) = self.made() {
-            core.zone.reclaim(mode);
+            core.reclaim(mode);
             event::reclaimed(&self.config.name, mode);
         }
     }
@@ -387,9 +431,15 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
     /// Calls `visit` for every item that is out of its slab, in the order of addresses: those in use, and
     /// those in caches unless [`reclaim`](Self::reclaim) emptied them, and those of other zones on the same
     /// slabs. Nothing for items that do not come from slabs. See [`Keg::for_each_live`](uma_keg::Keg::for_each_live).
-    pub fn for_each_live(&self, visit: impl FnMut(Item)) {
-        if let Some(slabs) = self.made().and_then(Core::slabs) {
-            slabs.for_each_live(visit);
+    pub fn for_each_live(&self, mut visit: impl FnMut(Item)) {
+        if let Some(core) = self.made()
+            && let Some(slabs) = core.slabs()
+        {
+            let front = O::pads(core.constructed().source()).map_or(0, Pads::front);
+            slabs.for_each_live(|outer| {
+                // SAFETY: what is before an item is part of what comes from the slab.
+                visit(Item::new(unsafe { outer.as_non_null().add(front) }));
+            });
         }
     }
 
@@ -402,7 +452,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         stats: |core| {
             // SAFETY: as above.
             let core = unsafe { &*core.cast::<Core<P, H, O>>() };
-            core.zone.stats()
+            core.stats()
         },
         visit_cpus: |core, each| {
             // SAFETY: as above.
@@ -412,22 +462,27 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         reclaim: |core, mode| {
             // SAFETY: as above.
             let core = unsafe { &*core.cast::<Core<P, H, O>>() };
-            core.zone.reclaim(mode);
+            core.reclaim(mode);
             event::reclaimed(core.zone.name(), mode);
         },
         prefork: |core| {
             // SAFETY: as above.
             let core = unsafe { &*core.cast::<Core<P, H, O>>() };
-            core.zone.prefork();
+            core.prefork();
         },
         postfork: |core, process| {
             // SAFETY: as above; and the registry has called `prefork` before.
-            unsafe { (*core.cast::<Core<P, H, O>>()).zone.postfork(process) };
+            unsafe { (*core.cast::<Core<P, H, O>>()).postfork(process) };
         },
         settle: |core| {
             // SAFETY: as above.
             let core = unsafe { &*core.cast::<Core<P, H, O>>() };
-            core.zone.settle();
+            core.settle();
+        },
+        holds: |core, address| {
+            // SAFETY: as above.
+            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
+            core.holds(address)
         },
     };
 }

@@ -17,9 +17,10 @@
 use core::alloc::Layout;
 
 use uma_core::{ConfigFault, ItemSource};
-use uma_keg::{Keg, SlabConfig, SlabLayout};
+use uma_debug::{Hardening, Padded, Pads};
+use uma_keg::{Keg, MAX_ITEM_SIZE, SlabConfig, SlabLayout};
 
-use super::Slabs;
+use super::{PaddedSlabs, Slabs};
 use crate::Platform;
 
 /// What a zone's description asks of its slabs.
@@ -31,6 +32,8 @@ pub struct Wishes {
     pub(crate) slab: Option<SlabConfig>,
     /// Free items to keep in reserve.
     pub(crate) reserve: u64,
+    /// What is checked.
+    pub(crate) hardening: Hardening,
 }
 
 /// Where the items of a [`RawZone`](crate::RawZone) come from. The three there are: [`OwnSlabs`],
@@ -54,6 +57,12 @@ pub trait Origin<P: Platform>: Send + Sync {
     /// The slabs that the items lie in, if they are slabs of ours.
     fn slabs(source: &Self::Source) -> Option<&Slabs<P>>;
 
+    /// How the items lie between red zones, if there is room for any.
+    fn pads(source: &Self::Source) -> Option<&Pads> {
+        let _ = source;
+        None
+    }
+
     /// Whether those slabs are the zone's own.
     const OWNS: bool = false;
 }
@@ -63,20 +72,33 @@ pub trait Origin<P: Platform>: Send + Sync {
 pub struct OwnSlabs;
 
 impl<P: Platform> Origin<P> for OwnSlabs {
-    type Source = Slabs<P>;
+    type Source = PaddedSlabs<P>;
     const OWNS: bool = true;
 
-    fn open(&self, platform: &P, wishes: Wishes) -> Result<Slabs<P>, ConfigFault> {
+    fn open(&self, platform: &P, wishes: Wishes) -> Result<PaddedSlabs<P>, ConfigFault> {
         let slab = wishes.slab.unwrap_or_else(|| {
             SlabConfig::new().outside_headers().largest_slab(platform.largest_slab())
         });
-        let slab = SlabLayout::new(wishes.item?, slab)?;
+        let (item, tier) = (wishes.item?, wishes.hardening);
+        let slab = slab
+            .headers_kept_outside(tier.has_outside_headers())
+            .random_slots(tier.has_random_slots())
+            .guard_pages(tier.has_guard_slabs());
+        // The largest items have no room around them.
+        let pads = Pads::new(item, &tier).filter(|pads| pads.outer().size() <= MAX_ITEM_SIZE);
+        let pads = pads.unwrap_or(Pads::none(item));
+        let slab = SlabLayout::new(pads.outer(), slab)?;
         let keg = Keg::with_layout(platform.pages(), platform.metadata(), slab);
         keg.set_reserve(wishes.reserve);
-        Ok(keg)
+        // SAFETY: the keg was made for the outer layout.
+        Ok(unsafe { Padded::new(keg, pads) })
     }
 
-    fn slabs(source: &Slabs<P>) -> Option<&Slabs<P>> {
-        Some(source)
+    fn slabs(source: &PaddedSlabs<P>) -> Option<&Slabs<P>> {
+        Some(source.source())
+    }
+
+    fn pads(source: &PaddedSlabs<P>) -> Option<&Pads> {
+        Some(source.pads())
     }
 }

@@ -34,15 +34,15 @@ where
         let core = self.core().map_err(|reason| self.error(reason))?;
         let cache = core.zone.source();
         let error = |reason| self.error(reason);
-        let item = match cache.alloc(request) {
+        let item = match core.fetch(request, &mut || {}) {
             Ok(item) => item,
             Err(reason @ (AllocError::Limit | AllocError::GroupLimit)) => {
                 self.notice(core, reason);
-                let limited = cache.source();
+                let limited = core.limit();
                 let grouped = limited.source();
                 // In this order, which is that of threads.
-                let place = limited.place(|| cache.settle()).await.map_err(error)?;
-                let room = grouped.place(|| cache.settle()).await.map_err(error)?;
+                let place = limited.place(|| core.settle()).await.map_err(error)?;
+                let room = grouped.place(|| core.settle()).await.map_err(error)?;
                 // SAFETY: the item comes from below the limit and the group, both of which have kept a place
                 // for it and are told so.
                 let item = unsafe {
@@ -54,12 +54,14 @@ where
                 item
             }
             // Once more, where failures are counted.
-            Err(_) => return core.zone.alloc(request).map_err(error),
+            Err(_) => return core.alloc(request).map_err(error),
         };
-        // SAFETY: it is the cache of this zone, which goes when the zone is dropped.
-        unsafe { self.front.publish(cache) };
+        if core.edge().is_none() {
+            // SAFETY: it is the cache of this zone, which goes when the zone is dropped.
+            unsafe { self.front.publish(cache) };
+        }
         // SAFETY: the item came from the source just now; the hooks take null, as promised by whoever put
         // them on the zone.
-        unsafe { core.zone.prepare(item, ptr::null_mut(), request) }.map_err(error)
+        unsafe { core.ready(item, ptr::null_mut(), request) }.map_err(error)
     }
 }

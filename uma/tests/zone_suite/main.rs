@@ -6,6 +6,7 @@ mod suite;
 use std::ptr::NonNull;
 
 use parking_lot::RawMutex;
+use uma::Hardening;
 use uma::cache::{CpuLocks, PerCpu, Pinned};
 use uma::core::{AllocError, PageError, PageSupplier, Request};
 use uma::mmap::MmapPages;
@@ -30,7 +31,17 @@ where
     P: PageSupplier + Send + Sync,
     C: PerCpu + Copy + Send + Sync,
 {
-    let machine = Machine::new(pages, cpus);
+    run_at(Hardening::RELEASE, pages, cpus, caching)
+}
+
+/// The same in a tier that checks.
+fn run_at<P, C>(tier: Hardening, pages: P, cpus: C, caching: bool) -> Machine<P, C>
+where
+    P: PageSupplier + Send + Sync,
+    C: PerCpu + Copy + Send + Sync,
+{
+    let mut machine = Machine::new(pages, cpus);
+    machine.tier = tier;
     Bench { machine: &machine, caching }.all();
     machine
 }
@@ -70,6 +81,38 @@ fn on_static_memory() {
 #[test]
 fn on_fake() {
     on_every_access(Fake::new, |pages| assert_eq!(pages.outstanding().runs, 0));
+}
+
+/// Zones that check keep every promise that plain ones do, and find nothing wrong with what the suite does.
+#[test]
+fn hardened_on_mmap() {
+    quiet_planned_panics();
+    let pages = run_at(Hardening::HARDENED, MmapPages::new(), CpuLocks::new(Chosen), true).pages;
+    assert_eq!(pages.stats().in_use, 0);
+}
+
+#[test]
+fn debug_on_fake() {
+    quiet_planned_panics();
+    let pages = run_at(Hardening::DEBUG, Fake::new(), CpuLocks::new(Chosen), true).pages;
+    assert_eq!(pages.outstanding().runs, 0);
+}
+
+/// Every third item lies between guard pages, if there is room there.
+#[test]
+fn sampled_on_mmap() {
+    quiet_planned_panics();
+    let tier = Hardening::sampled(3);
+    let pages = run_at(tier, MmapPages::new(), CpuLocks::new(Chosen), true).pages;
+    assert_eq!(pages.stats().in_use, 0);
+}
+
+#[test]
+fn sampled_and_debug_on_fake() {
+    quiet_planned_panics();
+    let tier = Hardening::DEBUG.sample(2);
+    let pages = run_at(tier, Fake::new(), CpuLocks::new(Chosen), false).pages;
+    assert_eq!(pages.outstanding().runs, 0);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use parking_lot::RawMutex;
 use uma::cache::{CurrentCpu, PerCpu, Pin};
-use uma::core::PageSupplier;
-use uma::{Park, Platform, Registry};
+use uma::core::{Name, PageSupplier};
+use uma::{Hardening, Park, Platform, Registry};
 use uma_testkit::HeapMeta;
 
 /// CPUs of the test machines.
@@ -77,13 +77,20 @@ pub(crate) struct Machine<P, C> {
     pub cpus: C,
     pub metadata: HeapMeta,
     pub reports: Mutex<Vec<String>>,
+    pub tier: Hardening,
     registry: Registry<RawMutex>,
 }
 
 impl<P, C> Machine<P, C> {
     pub(crate) fn new(pages: P, cpus: C) -> Self {
-        let registry = Registry::new();
-        Self { pages, cpus, metadata: HeapMeta::new(), reports: Mutex::default(), registry }
+        Self {
+            pages,
+            cpus,
+            metadata: HeapMeta::new(),
+            reports: Mutex::default(),
+            tier: Hardening::RELEASE,
+            registry: Registry::new(),
+        }
     }
 
     pub(crate) fn zones(&self) -> Vec<String> {
@@ -136,6 +143,10 @@ where
 
     fn relax(&self) {
         std::thread::yield_now();
+    }
+
+    fn hardening(&self, _: &Name) -> Hardening {
+        self.0.tier
     }
 
     fn report(&self, message: fmt::Arguments<'_>) {

@@ -1,0 +1,198 @@
+//! All checks as one layer over a source.
+
+use core::alloc::Layout;
+use core::mem::MaybeUninit;
+
+use lock_api::RawMutex;
+use uma_core::{AllocError, Item, ItemSource, Metadata, Process, Reclaim, Request, Stats};
+
+use crate::sync::{Ordering, fence};
+use crate::{Checks, Witness};
+
+/// [`Checks`] in front of any source, on top of a stack of layers.
+///
+/// If the checks have red zones, a [`Padded`](crate::Padded) stands below. If contents are checked, a
+/// [`Watched`](crate::Watched) stands above the first layer that does not keep what a free item holds: a keg
+/// that is drained, or hooks.
+///
+/// Give every item back through this layer alone.
+#[derive(Debug)]
+pub struct Checked<'c, S: ItemSource, L: RawMutex, M: Metadata, W: Witness> {
+    source: S,
+    checks: &'c Checks<L, M, W>,
+}
+
+impl<'c, S: ItemSource, L: RawMutex, M: Metadata, W: Witness> Checked<'c, S, L, M, W> {
+    /// Puts checks on top of `source`.
+    ///
+    /// # Safety
+    ///
+    /// The checks are made for items of the layout of `source` (their pads say how they lie in what the
+    /// source's items are cut from), and contents are kept as described above.
+    pub const unsafe fn new(source: S, checks: &'c Checks<L, M, W>) -> Self {
+        Self { source, checks }
+    }
+
+    /// The source below.
+    pub const fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// The checks.
+    pub const fn checks(&self) -> &'c Checks<L, M, W> {
+        self.checks
+    }
+
+    /// Gives back what is in quarantine.
+    fn flush(&self) {
+        // SAFETY: what was in quarantine belongs to the checks, and came from the source.
+        self.checks.flush(&mut |item| unsafe { self.source.free(item) });
+    }
+
+    fn ready(&self, item: Item) -> Result<Item, AllocError> {
+        let back = Back { source: &self.source, item };
+        // SAFETY: the item came from the source just now.
+        unsafe {
+            self.checks.wake(item)?;
+            self.checks.hand_out(item);
+        }
+        core::mem::forget(back);
+        Ok(item)
+    }
+}
+
+/// Gives an item back if it does not come to be handed out.
+struct Back<'a, S: ItemSource> {
+    source: &'a S,
+    item: Item,
+}
+
+impl<S: ItemSource> Drop for Back<'_, S> {
+    fn drop(&mut self) {
+        // SAFETY: the item came from the source, and went to nobody.
+        unsafe { self.source.free(self.item) };
+    }
+}
+
+// SAFETY: items pass through unchanged; one that is refused is not handed out and goes back. What is in
+// quarantine is out as far as the source is concerned, and given back when the source is short of items.
+unsafe impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> ItemSource
+    for Checked<'_, S, L, M, W>
+{
+    fn layout(&self) -> Layout {
+        self.source.layout()
+    }
+
+    fn import(
+        &self,
+        into: &mut [MaybeUninit<Item>],
+        request: Request,
+    ) -> Result<usize, AllocError> {
+        let request = request.without_waiting();
+        let mut count = 0;
+        for place in into {
+            match self.alloc(request) {
+                Ok(item) => _ = place.write(item),
+                Err(error) if count == 0 => return Err(error),
+                Err(_) => break,
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    unsafe fn release(&self, items: &[Item]) {
+        for &item in items {
+            // SAFETY: passed on from the caller.
+            unsafe { self.free(item) };
+        }
+    }
+
+    fn alloc(&self, request: Request) -> Result<Item, AllocError> {
+        self.alloc_or_flush(request, &mut || {})
+    }
+
+    fn alloc_or_flush(
+        &self,
+        request: Request,
+        flush: &mut dyn FnMut(),
+    ) -> Result<Item, AllocError> {
+        let mut flush_all = || {
+            flush();
+            self.flush();
+        };
+        self.ready(self.source.alloc_or_flush(request, &mut flush_all)?)
+    }
+
+    unsafe fn free(&self, item: Item) {
+        // SAFETY: passed on from the caller; what comes out of quarantine is ours to give back.
+        unsafe {
+            if !self.checks.take_back(item) {
+                return;
+            }
+            if let Some(out) = self.checks.rest(item) {
+                self.source.free(out);
+            }
+        }
+        // Whoever waits flushed after it said so; we put the item in before we look.
+        fence(Ordering::SeqCst);
+        if self.source.wanted() {
+            self.flush();
+        }
+    }
+
+    unsafe fn discard(&self, item: Item) {
+        // SAFETY: passed on from the caller.
+        unsafe {
+            if self.checks.take_back(item) {
+                self.checks.leave(item);
+                self.source.discard(item);
+            }
+        }
+    }
+
+    fn wanted(&self) -> bool {
+        self.source.wanted()
+    }
+
+    fn reclaim(&self, mode: Reclaim) {
+        if mode != Reclaim::Trim {
+            self.flush();
+        }
+        self.source.reclaim(mode);
+    }
+
+    fn visit_stats(&self, stats: &mut Stats) {
+        self.source.visit_stats(stats);
+        // What is in quarantine is free, as far as anybody is concerned.
+        let held = self.checks.quarantined() as u64;
+        stats.frees += held;
+        stats.cached += held;
+    }
+
+    fn prefork(&self) {
+        self.checks.prefork();
+        self.source.prefork();
+    }
+
+    unsafe fn postfork(&self, process: Process) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe {
+            self.source.postfork(process);
+            self.checks.postfork();
+        }
+    }
+
+    fn settle(&self) {
+        if self.source.wanted() {
+            self.flush();
+        }
+        self.source.settle();
+    }
+}
+
+impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> Drop for Checked<'_, S, L, M, W> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

@@ -1,0 +1,143 @@
+//! What zones of an ordinary process check if they do not choose, and what reports of misuse say of
+//! threads and places.
+//!
+//! The environment variable `UMA_DEBUG` is read once, at the first zone that asks. It is a list of tiers,
+//! each for all zones or for those whose names begin with some text; the first that fits counts:
+//!
+//! ```text
+//!   UMA_DEBUG=debug                          all zones
+//!   UMA_DEBUG=debug:conn,debug:req,sampled/1000     two kinds of zones, and a little of all others
+//! ```
+
+use std::boxed::Box;
+use std::fmt;
+use std::string::String;
+use std::vec::Vec;
+
+use uma_core::Name;
+use uma_debug::{FRAMES, Hardening};
+
+use crate::access::complain;
+use crate::sync::{AtomicPtr, Ordering};
+
+/// One part of the list: a tier, and how the names of its zones begin.
+struct Wish {
+    tier: Hardening,
+    prefix: String,
+}
+
+/// What `UMA_DEBUG` says of a zone; without it, what suits a program under AddressSanitizer if it is one.
+pub(crate) fn wished(zone: &Name) -> Hardening {
+    static WISHES: AtomicPtr<Vec<Wish>> = AtomicPtr::new(std::ptr::null_mut());
+    // No lock and no waiting: a child of fork must not find another thread half way through.
+    // SAFETY: if not null, it leads to a list that was leaked below.
+    let wishes = match unsafe { WISHES.load(Ordering::Acquire).as_ref() } {
+        Some(wishes) => wishes,
+        None => {
+            let text = std::env::var("UMA_DEBUG").unwrap_or_default();
+            let new = Box::into_raw(Box::new(parse(&text)));
+            let null = std::ptr::null_mut();
+            match WISHES.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
+                // SAFETY: it was made just now, and is never freed.
+                Ok(_) => unsafe { &*new },
+                // SAFETY: ours was seen by nobody; the other one is never freed.
+                Err(other) => unsafe {
+                    drop(Box::from_raw(new));
+                    &*other
+                },
+            }
+        }
+    };
+    let wish = wishes.iter().find(|wish| zone.as_str().starts_with(&wish.prefix));
+    match wish {
+        Some(wish) => wish.tier,
+        None if uma_debug::has_sanitizer() => Hardening::ASAN,
+        None => Hardening::RELEASE,
+    }
+}
+
+fn parse(text: &str) -> Vec<Wish> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let wish = |part: &str| {
+        let (tier, prefix) = part.split_once(':').unwrap_or((part, ""));
+        let Some(tier) = Hardening::parse(tier) else {
+            complain(format_args!(
+                "UMA_DEBUG: \"{tier}\" is none of release, hardened, debug, asan, sampled/N"
+            ));
+            return None;
+        };
+        Some(Wish { tier, prefix: prefix.into() })
+    };
+    parts.filter_map(wish).collect()
+}
+
+/// The number that the system has for the calling thread.
+pub(crate) fn thread() -> u64 {
+    #[cfg(target_os = "linux")]
+    return rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs().into();
+    #[cfg(not(target_os = "linux"))]
+    {
+        // Threads are numbered as they come.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        std::thread_local! {
+            static MINE: u64 = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        MINE.try_with(|mine| *mine).unwrap_or(0)
+    }
+}
+
+/// The return addresses of the calls that led here, without the innermost, which are ours.
+#[cfg(feature = "backtrace")]
+pub(crate) fn trace(frames: &mut [usize; FRAMES]) -> usize {
+    /// Calls between the one that a trace is of and the unwinder.
+    const OURS: usize = 4;
+    let mut count = 0;
+    let mut skip = OURS;
+    let mut note = |frame: &backtrace::Frame| {
+        if skip > 0 {
+            skip -= 1;
+            return true;
+        }
+        // Inside of the call, not behind it, where another line or function may begin.
+        frames[count] = frame.ip().addr().saturating_sub(1);
+        count += 1;
+        count < FRAMES
+    };
+    // A lock here could be found taken in a child of fork.
+    // SAFETY: where the unwinder is that of the C library or of LLVM, threads may use it at once.
+    #[cfg(unix)]
+    unsafe {
+        backtrace::trace_unsynchronized(&mut note);
+    }
+    #[cfg(not(unix))]
+    backtrace::trace(&mut note);
+    count
+}
+
+/// None: that takes the feature `backtrace`.
+#[cfg(not(feature = "backtrace"))]
+pub(crate) const fn trace(_: &mut [usize; FRAMES]) -> usize {
+    0
+}
+
+/// The functions that a return address lies in, inlined ones too, with file and line.
+#[cfg(feature = "backtrace")]
+pub(crate) fn show_frame(frame: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut result = Ok(());
+    let mut found = false;
+    backtrace::resolve(std::ptr::without_provenance_mut(frame), |symbol| {
+        let Some(name) = symbol.name() else { return };
+        found = true;
+        result = result.and_then(|()| match (symbol.filename(), symbol.lineno()) {
+            (Some(file), Some(line)) => writeln!(f, "      {name:#} ({}:{line})", file.display()),
+            _ => writeln!(f, "      {name:#}"),
+        });
+    });
+    if found { result } else { writeln!(f, "      {frame:#x}") }
+}
+
+/// The bare address.
+#[cfg(not(feature = "backtrace"))]
+pub(crate) fn show_frame(frame: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "      {frame:#x}")
+}

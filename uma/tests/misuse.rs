@@ -1,0 +1,412 @@
+//! The matrix of misuse and tiers: what each tier promises to find, it finds, at the moment and with the words
+//! that `docs/hardening.md` says; and where it promises nothing, the test says that nothing was found, so
+//! that the table cannot be better than the code.
+//!
+//! Each cell runs in a process of its own, which is this program again with [`CELL`] set: most end by a
+//! signal.
+
+#![cfg(all(target_os = "linux", feature = "std"))]
+
+use std::alloc::Layout;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::ptr::NonNull;
+
+use uma::core::{Item, Request};
+use uma::{Hardening, RawZone, Reclaim};
+
+/// Names the cell that a child is to run.
+const CELL: &str = "UMA_MISUSE_CELL";
+
+/// What a child says when it has come to the end of a cell.
+const NOTHING: &str = "nothing was found";
+
+/// Sizes that are no multiple of a word: the last bytes count, too.
+const SIZE: usize = 61;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Tier {
+    Release,
+    Hardened,
+    Debug,
+    /// Every item is a sampled one.
+    Sampled,
+}
+
+const TIERS: [Tier; 4] = [Tier::Release, Tier::Hardened, Tier::Debug, Tier::Sampled];
+
+impl Tier {
+    fn hardening(self) -> Hardening {
+        match self {
+            Self::Release => Hardening::RELEASE,
+            Self::Hardened => Hardening::HARDENED,
+            Self::Debug => Hardening::DEBUG,
+            Self::Sampled => Hardening::sampled(1),
+        }
+    }
+}
+
+/// How a cell ends.
+enum End<'a> {
+    /// By SIGABRT, after these words were written.
+    Abort(&'a [&'a str]),
+    /// By a panic of the keg, with these words.
+    Panic(&'a [&'a str]),
+    /// By SIGSEGV at the access.
+    Fault,
+    /// At its own end, after these words were written.
+    Report(&'a [&'a str]),
+    /// At its own end, and nobody noticed.
+    Nothing,
+}
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 1).unwrap()
+}
+
+fn zone(name: &str, tier: Tier) -> RawZone {
+    RawZone::builder(name, layout(SIZE)).hardening(tier.hardening()).build().unwrap()
+}
+
+fn alloc(zone: &RawZone) -> Item {
+    let item = zone.alloc(Request::NOWAIT).unwrap();
+    // SAFETY: taken just now.
+    unsafe { item.as_ptr().write_bytes(0x41, SIZE) };
+    item
+}
+
+fn free(zone: &RawZone, item: Item) {
+    // SAFETY: the misuse under test, or none. What follows it runs in a process that is about to end.
+    unsafe { zone.free(item) };
+}
+
+/// An item at an offset from another.
+fn beside(item: Item, offset: isize) -> Item {
+    Item::new(NonNull::new(item.as_ptr().wrapping_offset(offset)).unwrap())
+}
+
+/// What runs in the children.
+mod cells {
+    use std::mem::forget;
+
+    use super::*;
+
+    pub(super) fn double_free(tier: Tier) {
+        let zone = zone("victim", tier);
+        let (item, other) = (alloc(&zone), alloc(&zone));
+        free(&zone, item);
+        free(&zone, other);
+        free(&zone, item);
+        zone.reclaim(Reclaim::DrainCpu);
+    }
+
+    pub(super) fn wild_free(tier: Tier) {
+        let zone = zone("victim", tier);
+        let item = alloc(&zone);
+        let heap = Box::leak(vec![0_u8; 1 << 16].into_boxed_slice());
+        free(&zone, beside(Item::new(NonNull::from_mut(heap).cast()), 4096));
+        free(&zone, item);
+        zone.reclaim(Reclaim::DrainCpu);
+    }
+
+    pub(super) fn wrong_zone(tier: Tier) {
+        let (zone, other) = (zone("victim", tier), zone("owner", tier));
+        let (item, theirs) = (alloc(&zone), alloc(&other));
+        free(&zone, theirs);
+        free(&zone, item);
+        zone.reclaim(Reclaim::DrainCpu);
+    }
+
+    /// The owner is a zone without checks.
+    pub(super) fn wrong_plain_zone(tier: Tier) {
+        let (zone, other) = (zone("victim", tier), zone("owner", Tier::Release));
+        let (item, theirs) = (alloc(&zone), alloc(&other));
+        free(&zone, theirs);
+        free(&zone, item);
+        zone.reclaim(Reclaim::DrainCpu);
+    }
+
+    pub(super) fn interior_free(tier: Tier) {
+        let zone = zone("victim", tier);
+        let item = alloc(&zone);
+        free(&zone, beside(item, 8));
+        zone.reclaim(Reclaim::DrainCpu);
+    }
+
+    /// A free of the middle of an item that is free itself.
+    pub(super) fn interior_free_of_a_free_item(tier: Tier) {
+        let zone = zone("victim", tier);
+        let (item, _other) = (alloc(&zone), alloc(&zone));
+        free(&zone, item);
+        free(&zone, beside(item, 8));
+        zone.reclaim(Reclaim::DrainCpu);
+    }
+
+    fn use_after_free(tier: Tier, offset: isize) {
+        let zone = zone("victim", tier);
+        let items: Vec<Item> = (0..3).map(|_| alloc(&zone)).collect();
+        items.iter().for_each(|&item| free(&zone, item));
+        // SAFETY: the misuse under test. The memory is there, or faults.
+        unsafe { items[1].as_ptr().offset(offset).write_volatile(0x42) };
+        zone.reclaim(Reclaim::Drain);
+        for _ in 0..100 {
+            alloc(&zone);
+        }
+        forget(zone);
+    }
+
+    pub(super) fn write_after_free(tier: Tier) {
+        use_after_free(tier, 20);
+    }
+
+    /// The last byte, which FreeBSD's check passes over: the size is no multiple of four.
+    pub(super) fn write_after_free_to_the_last_byte(tier: Tier) {
+        use_after_free(tier, SIZE as isize - 1);
+    }
+
+    pub(super) fn read_after_free(tier: Tier) {
+        let zone = zone("victim", tier);
+        let item = alloc(&zone);
+        free(&zone, item);
+        // SAFETY: the misuse under test. The memory is there, or faults.
+        let read = unsafe { item.as_ptr().read_volatile() };
+        eprintln!("read {read:#04x}");
+    }
+
+    pub(super) fn overflow(tier: Tier) {
+        let zone = zone("victim", tier);
+        // Sampled, the first item ends where its page ends, but for the size's rounding up.
+        let item = alloc(&zone);
+        // SAFETY: the misuse under test. Without red zones, it is the next item's byte.
+        unsafe { item.as_ptr().add(SIZE).write_volatile(0x42) };
+        free(&zone, item);
+    }
+
+    pub(super) fn underflow(tier: Tier) {
+        let zone = zone("victim", tier);
+        let (_first, item) = (alloc(&zone), alloc(&zone));
+        // SAFETY: as above.
+        unsafe { item.as_ptr().sub(1).write_volatile(0x42) };
+        free(&zone, item);
+        forget(zone);
+    }
+
+    /// Far enough to leave any slab.
+    pub(super) fn long_overflow(tier: Tier) {
+        let zone = zone("victim", tier);
+        let item = alloc(&zone);
+        for offset in 0..64 << 10 {
+            // SAFETY: as above; some guard page comes, or else the memory is there, because other slabs
+            // were made behind it.
+            unsafe { item.as_ptr().add(offset).write_volatile(0x42) };
+        }
+        forget(zone);
+    }
+
+    pub(super) fn leak(tier: Tier) {
+        let zone = zone("victim", tier);
+        let items = [alloc(&zone), alloc(&zone)];
+        eprintln!("leaking {:#x} and {:#x}", items[0].addr(), items[1].addr());
+        drop(zone);
+    }
+}
+
+type Cell = fn(Tier);
+
+const CELLS: &[(&str, Cell)] = &[
+    ("double_free", cells::double_free),
+    ("wild_free", cells::wild_free),
+    ("wrong_zone", cells::wrong_zone),
+    ("wrong_plain_zone", cells::wrong_plain_zone),
+    ("interior_free", cells::interior_free),
+    ("interior_free_of_a_free_item", cells::interior_free_of_a_free_item),
+    ("write_after_free", cells::write_after_free),
+    ("write_after_free_to_the_last_byte", cells::write_after_free_to_the_last_byte),
+    ("read_after_free", cells::read_after_free),
+    ("overflow", cells::overflow),
+    ("underflow", cells::underflow),
+    ("long_overflow", cells::long_overflow),
+    ("leak", cells::leak),
+];
+
+/// Not a test: what the children run.
+#[test]
+fn child() {
+    let Ok(wish) = std::env::var(CELL) else { return };
+    let (name, tier) = wish.split_once('/').unwrap();
+    let tier = TIERS.into_iter().find(|known| format!("{known:?}") == tier).unwrap();
+    let (_, cell) = CELLS.iter().find(|(known, _)| *known == name).unwrap();
+    cell(tier);
+    eprintln!("{NOTHING}");
+}
+
+/// Runs a cell, and returns how it ended and what it wrote.
+fn run(name: &str, tier: Tier) -> (std::process::ExitStatus, String) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env(CELL, format!("{name}/{tier:?}"))
+        .env_remove("UMA_DEBUG")
+        .output()
+        .unwrap();
+    (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Runs one row of the matrix.
+#[track_caller]
+fn row(name: &str, ends: [End<'_>; 4]) {
+    for (tier, end) in TIERS.into_iter().zip(ends) {
+        let (status, text) = run(name, tier);
+        let told = |words: &[&str]| {
+            for word in words {
+                assert!(text.contains(word), "{name} in {tier:?} does not say \"{word}\":\n{text}");
+            }
+        };
+        let over = text.contains(NOTHING);
+        match end {
+            End::Abort(words) => {
+                told(words);
+                assert_eq!(status.signal(), Some(libc::SIGABRT), "{name} in {tier:?}:\n{text}");
+                assert!(!over, "{name} in {tier:?} was found too late:\n{text}");
+            }
+            End::Panic(words) => {
+                told(words);
+                assert_eq!(status.code(), Some(101), "{name} in {tier:?}: {status}\n{text}");
+            }
+            End::Fault => {
+                assert_eq!(
+                    status.signal(),
+                    Some(libc::SIGSEGV),
+                    "{name} in {tier:?}: {status}\n{text}"
+                );
+            }
+            End::Report(words) => {
+                told(words);
+                assert!(over && status.success(), "{name} in {tier:?}: {status}\n{text}");
+            }
+            End::Nothing => {
+                assert!(over && status.success(), "{name} in {tier:?}: {status}\n{text}");
+                assert!(!text.contains("uma"), "{name} in {tier:?}:\n{text}");
+            }
+        }
+    }
+}
+
+const ZONE: &str = "uma: zone \"victim\" of 61-byte items: ";
+
+#[test]
+fn double_free() {
+    let found = End::Abort(&[ZONE, "double free of the item at 0x", "in the slab at 0x"]);
+    row(
+        "double_free",
+        [
+            End::Panic(&["uma-keg: double free of the item at 0x", "(61-byte items)"]),
+            found,
+            End::Abort(&[
+                ZONE,
+                "double free of the item at 0x",
+                "found by thread",
+                "allocated by",
+                "freed by",
+            ]),
+            End::Abort(&[ZONE, "double free of the item at 0x"]),
+        ],
+    );
+}
+
+#[test]
+fn wild_free() {
+    let found = || End::Abort(&[ZONE, "free of 0x", "which is no item of any zone"]);
+    let late = || End::Panic(&["uma-keg: free of 0x", "which is no item of this keg"]);
+    row("wild_free", [late(), found(), found(), late()]);
+}
+
+#[test]
+fn wrong_zone() {
+    let found = || End::Abort(&[ZONE, "free of 0x", "which is an item of zone \"owner\""]);
+    let late = || End::Panic(&["uma-keg: free of 0x", "which is no item of this keg"]);
+    row("wrong_zone", [late(), found(), found(), late()]);
+    row("wrong_plain_zone", [late(), found(), found(), late()]);
+}
+
+#[test]
+fn interior_free() {
+    let found = || End::Abort(&[ZONE, "free of 0x", "8 bytes into the item at 0x"]);
+    let late = || End::Panic(&["uma-keg: free of 0x", "which is not the start of an item"]);
+    row("interior_free", [late(), found(), found(), found()]);
+    row("interior_free_of_a_free_item", [late(), found(), found(), found()]);
+}
+
+#[test]
+fn write_after_free() {
+    let at_20 = "memory modified after free: 0x42 at offset 20 of the item at 0x";
+    let found = End::Abort(&[ZONE, at_20]);
+    let with_owners = End::Abort(&[ZONE, at_20, "allocated by thread", "freed by thread"]);
+    row("write_after_free", [End::Nothing, found, with_owners, End::Fault]);
+    let last: &[&str] = &[ZONE, "memory modified after free: 0x42 at offset 60 of the item at 0x"];
+    row(
+        "write_after_free_to_the_last_byte",
+        [End::Nothing, End::Abort(last), End::Abort(last), End::Fault],
+    );
+}
+
+#[test]
+fn read_after_free() {
+    row(
+        "read_after_free",
+        [
+            End::Report(&["read 0x41"]),
+            End::Report(&["read 0x00"]),
+            End::Report(&["read 0xde"]),
+            End::Fault,
+        ],
+    );
+}
+
+#[test]
+fn overflow() {
+    let found: &[&str] =
+        &[ZONE, "overflow of the item at 0x", "0x42 written 0 bytes behind its end"];
+    row("overflow", [End::Nothing, End::Nothing, End::Abort(found), End::Fault]);
+}
+
+/// Only a tier with guard pages stops it for sure. What else it meets depends on what lies behind.
+#[test]
+fn long_overflow() {
+    for tier in [Tier::Hardened, Tier::Sampled] {
+        let (status, text) = run("long_overflow", tier);
+        assert_eq!(status.signal(), Some(libc::SIGSEGV), "{tier:?}: {status}\n{text}");
+    }
+}
+
+#[test]
+fn underflow() {
+    let found: &[&str] = &[ZONE, "underflow of the item at 0x", "0x42 written 1 bytes before it"];
+    row("underflow", [End::Nothing, End::Nothing, End::Abort(found), End::Fault]);
+}
+
+#[test]
+fn leak() {
+    let counted = "uma: zone \"victim\" was destroyed with 2 items in use, whose memory stays: 0x";
+    let listed =
+        "uma: zone \"victim\" was destroyed with 2 items in use, whose memory stays:\n  item at 0x";
+    row(
+        "leak",
+        [
+            End::Report(&[counted, ", 0x"]),
+            End::Report(&[listed]),
+            End::Report(&[listed, "allocated by thread"]),
+            // What is held back in the slabs, and the items themselves.
+            End::Report(&[counted, ", 0x", "\n  item at 0x", "allocated by thread"]),
+        ],
+    );
+    // And the addresses are the right ones.
+    for tier in TIERS {
+        let (_, text) = run("leak", tier);
+        let (first, second) = text
+            .split_once("leaking ")
+            .and_then(|(_, rest)| rest.lines().next()?.split_once(" and "))
+            .unwrap();
+        let report = text.split_once("whose memory stays").unwrap().1;
+        assert!(report.contains(first) && report.contains(second), "{tier:?}: {text}");
+    }
+}
