@@ -3,7 +3,7 @@
 use std::alloc::Layout;
 
 use uma_backend_mmap::{Config, HugePages, MmapPages};
-use uma_core::{PageError, PageRun, PageSupplier, Request};
+use uma_core::{PageError, PageRun, PageSupplier, Regions, Request};
 
 const MIB: usize = 1 << 20;
 const KIB: usize = 1 << 10;
@@ -244,6 +244,46 @@ fn what_cannot_be_had_is_an_error() {
     assert_eq!(ask(5000, 1), PageError::BadSize);
     assert_eq!(pages.stats().reserved, 0);
     balanced(&pages);
+    // Nothing is left of what fails: no place in the directory, which is one page.
+    for _ in 0..1000 {
+        ask(4 * KIB, 1 << 62);
+    }
+    assert_eq!(pages.stats().beside, pages.page_size());
+}
+
+#[test]
+fn regions_are_known_as_they_come_and_go() {
+    let pages = MmapPages::with_config(Config::DEFAULT.chunks(MIB, MIB));
+    let regions = || {
+        let mut found = Vec::new();
+        pages.visit_regions(&mut |region| found.push((region.base, region.len)));
+        assert!(found.is_sorted());
+        found
+    };
+    let mut generations = vec![pages.generation()];
+    assert!(regions().is_empty());
+    let small = take(&pages, 4 * KIB, 4 * KIB);
+    generations.push(pages.generation());
+    let large = take(&pages, 8 * MIB, 4 * KIB);
+    generations.push(pages.generation());
+    assert!(regions().contains(&(large.base(), 8 * MIB)));
+    let larger = take(&pages, 16 * MIB, 4 * KIB);
+    generations.push(pages.generation());
+    let all = regions();
+    assert_eq!(all.len(), 3);
+    let region = regions().into_iter().find(|&(_, len)| len == MIB).unwrap();
+    assert_eq!(region.0, small.base());
+    let gone = (larger.base(), 16 * MIB);
+    give(&pages, large);
+    give(&pages, larger);
+    pages.trim();
+    generations.push(pages.generation());
+    let left: Vec<_> = all.into_iter().filter(|&region| region != gone).collect();
+    assert_eq!(regions(), left, "what has a run stays, and the smallest that has none");
+    give(&pages, small);
+    assert_eq!(generations.pop(), Some(pages.generation()), "runs do not count");
+    generations.push(pages.generation());
+    assert!(generations.is_sorted_by(|a, b| a < b), "{generations:?}");
 }
 
 #[test]
