@@ -1,6 +1,9 @@
 /* kmem_cache: made in each form, with each flag, used, and ended. */
 #include "../check.h"
 
+#include <pthread.h>
+#include <time.h>
+
 #include <uma/compat.h>
 #include <uma/linux/slab.h>
 
@@ -205,6 +208,37 @@ static void bulk(void)
 	kmem_cache_destroy(cache);
 }
 
+/* __GFP_NOFAIL waits for memory, here for what another thread frees. */
+static void *free_later(void *argument)
+{
+	void **both = argument;
+	struct timespec moment = { 0, 20 * 1000 * 1000 };
+
+	/* When it was said that somebody waits. */
+	do
+		nanosleep(&moment, NULL);
+	while (!__atomic_load_n(&check_count, __ATOMIC_ACQUIRE));
+	kmem_cache_free(both[0], both[1]);
+	return NULL;
+}
+
+static void without_fail(struct kmem_cache *cache, void **both, pthread_t thread)
+{
+	static void *all[4096];
+	void *object;
+	int count = 0;
+
+	while ((all[count] = kmem_cache_alloc(cache, GFP_NOWAIT)) != NULL)
+		count++;
+	CHECK(kmem_cache_alloc(cache, GFP_KERNEL) == NULL);
+	object = kmem_cache_alloc(cache, GFP_KERNEL | __GFP_NOFAIL);
+	CHECK(object == both[1]);
+	CHECK_REPORTS(1, "__GFP_NOFAIL: there is no memory for cache \"huge\"; waiting");
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	kmem_cache_free(cache, object);
+	kmem_cache_free_bulk(cache, (size_t)count, all);
+}
+
 /* All or none, where there is no memory for all: the address space is bounded in a child. */
 static void bulk_without_memory(void)
 {
@@ -216,15 +250,20 @@ static void bulk_without_memory(void)
 	if (child == 0) {
 		struct kmem_cache *cache = kmem_cache_create("huge", 1u << 20, 0, 0, NULL);
 		struct rlimit bound = { 1ul << 30, 1ul << 30 };
-		void *one;
+		void *one, *both[2];
+		pthread_t thread;
 
 		CHECK(cache != NULL);
+		both[0] = cache;
+		both[1] = kmem_cache_alloc(cache, GFP_KERNEL);
+		CHECK_EQ(pthread_create(&thread, NULL, free_later, both), 0);
 		CHECK_EQ(setrlimit(RLIMIT_AS, &bound), 0);
 		CHECK_EQ(kmem_cache_alloc_bulk(cache, GFP_NOWAIT, COUNT, objects), 0);
-		CHECK_EQ(uma_linux_kmem_cache_active(cache), 0);
+		CHECK_EQ(uma_linux_kmem_cache_active(cache), 1);
 		CHECK_EQ(kmem_cache_alloc_bulk(cache, GFP_KERNEL, COUNT, objects), 0);
 		CHECK(kmem_cache_prefill_sheaf(cache, GFP_KERNEL, COUNT) == NULL);
-		CHECK_EQ(uma_linux_kmem_cache_active(cache), 0);
+		CHECK_EQ(uma_linux_kmem_cache_active(cache), 1);
+		without_fail(cache, both, thread);
 		/* What was tried went back. */
 		one = kmem_cache_alloc(cache, GFP_KERNEL);
 		CHECK(one != NULL);
