@@ -70,6 +70,8 @@ pub enum AllocError {
     Pages(PageError),
     /// No memory for the allocator's own bookkeeping.
     Metadata,
+    /// The source that the zone was put over has no item just now.
+    Source,
     /// The init or ctor hook refused.
     Refused,
     /// What was asked for cannot be served by this source at all, now or later.
@@ -85,6 +87,7 @@ impl AllocError {
             Self::Limit
                 | Self::GroupLimit
                 | Self::Metadata
+                | Self::Source
                 | Self::Pages(PageError::Exhausted | PageError::System(_))
         )
     }
@@ -110,6 +113,7 @@ impl fmt::Display for AllocError {
             Self::TimedOut => f.write_str("the deadline passed while waiting at the zone's limit"),
             Self::Pages(error) => error.fmt(f),
             Self::Metadata => f.write_str("no memory for the allocator's own bookkeeping"),
+            Self::Source => f.write_str("the source below the zone has no item"),
             Self::Refused => f.write_str("the zone's init or ctor refused"),
             Self::Unsupported => f.write_str("the zone cannot serve such a request"),
         }
@@ -136,7 +140,7 @@ impl core::error::Error for Refused {}
 pub enum ConfigFault {
     /// The item size is zero.
     ZeroSize,
-    /// The alignment is not a power of two.
+    /// The alignment is not a power of two, or an alignment mask not one less than one.
     BadAlign,
     /// The alignment is above the largest supported, which is given.
     AlignTooLarge(usize),
@@ -148,6 +152,8 @@ pub enum ConfigFault {
     ZeroLimit,
     /// Such a zone needs a feature that is not compiled in, which is named.
     NeedsFeature(&'static str),
+    /// Two things were asked for that exclude each other, both of which are named.
+    Conflict(&'static str, &'static str),
     /// The memory for the zone itself could not be had.
     NoMemory,
 }
@@ -164,6 +170,7 @@ impl fmt::Display for ConfigFault {
             Self::NeedsFeature(feature) => {
                 write!(f, "such items need the cargo feature \"{feature}\"")
             }
+            Self::Conflict(one, other) => write!(f, "{one} and {other} exclude each other"),
             Self::NoMemory => f.write_str("no memory for the zone itself"),
         }
     }

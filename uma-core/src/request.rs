@@ -24,7 +24,8 @@ impl Deadline {
     }
 }
 
-/// How to treat one allocation: the `M_WAITOK`, `M_NOWAIT`, `M_ZERO` and `M_USE_RESERVE` of zone(9).
+/// How to treat one allocation: the `M_WAITOK`, `M_NOWAIT`, `M_ZERO`, `M_USE_RESERVE` and `M_NOVM` of
+/// zone(9).
 ///
 /// ```
 /// use uma_core::Request;
@@ -41,6 +42,7 @@ pub struct Request {
 const WAIT: u32 = 1;
 const ZERO: u32 = 2;
 const RESERVE: u32 = 4;
+const NO_PAGES: u32 = 8;
 
 impl Request {
     /// Fail rather than wait (`M_NOWAIT`). It is about sleeping: short locks may still be taken.
@@ -65,6 +67,11 @@ impl Request {
     /// May take the items that the keg keeps in reserve (`M_USE_RESERVE`).
     pub const fn from_reserve(self) -> Self {
         Self { flags: self.flags | RESERVE, ..self }
+    }
+
+    /// Makes do with what is held already: page suppliers are not asked (`M_NOVM`).
+    pub const fn without_pages(self) -> Self {
+        Self { flags: self.flags | NO_PAGES, ..self }
     }
 
     /// The same request, but failing rather than waiting.
@@ -92,6 +99,11 @@ impl Request {
         self.flags & RESERVE != 0
     }
 
+    /// Whether page suppliers may be asked.
+    pub const fn may_take_pages(self) -> bool {
+        self.flags & NO_PAGES == 0
+    }
+
     /// Until when the caller may sleep.
     pub const fn deadline(self) -> Deadline {
         self.deadline
@@ -104,6 +116,7 @@ impl core::fmt::Debug for Request {
             .field("wait", &self.may_wait())
             .field("zero", &self.wants_zero())
             .field("reserve", &self.may_use_reserve())
+            .field("pages", &self.may_take_pages())
             .field("deadline", &self.deadline.nanoseconds())
             .finish()
     }
