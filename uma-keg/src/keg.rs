@@ -25,8 +25,8 @@ use core::alloc::Layout;
 use core::mem::MaybeUninit;
 
 use uma_core::{
-    AllocError, ConfigFault, Item, ItemSource, Metadata, PageRun, PageSupplier, Process, Protect,
-    RawMutex, Reclaim, Request, Stats,
+    AllocError, ConfigFault, Item, ItemSource, Metadata, PageError, PageRun, PageSupplier, Process,
+    Protect, RawMutex, Reclaim, Request, Stats,
 };
 
 use crate::layout::{SlabConfig, SlabLayout};
@@ -297,6 +297,10 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
             // SAFETY: as above.
             let _ = unsafe { protects.protect(guard, self.layout.guard()) };
         }
+        if self.layout.upkeep().zeroed && !run.is_zeroed() {
+            // SAFETY: the run is ours, and at least so long.
+            unsafe { base.write_bytes(0, self.layout.items_size()) };
+        }
         // SAFETY: without an outside header the offset is that of the header at the end of the run,
         // and the header is no longer than the rest of it.
         let inside = || unsafe { base.add(self.layout.header_offset().unwrap_or(0)) };
@@ -355,6 +359,19 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
         }
     }
 
+    /// Gives back the slabs that are wholly free, as long as the reserve stays.
+    fn drain_slabs(&self) {
+        let mut state = self.state.lock();
+        let chain = Chain(state.detach_free(&self.layout));
+        let table = state.map.retire_if_empty();
+        drop(state);
+        table.free(&self.meta);
+        for slab in chain {
+            // SAFETY: it was wholly free, and the chain took it out of the lists.
+            unsafe { self.free_slab(slab) };
+        }
+    }
+
     /// Whether the rest of a batch is worth another slab: if it is a slab full or a quarter of the
     /// batch, or there is nothing yet.
     fn worth_a_slab(&self, wanted: usize, got: usize) -> bool {
@@ -383,10 +400,15 @@ unsafe impl<P: PageSupplier, L: RawMutex, M: Metadata> ItemSource for Keg<P, L, 
         let mut got = 0;
         loop {
             got += state.take(&self.layout, &mut into[got..], all);
-            if !self.worth_a_slab(wanted, got) {
+            if !self.worth_a_slab(wanted, got) || (got != 0 && !request.may_take_pages()) {
                 return Ok(got);
             }
             drop(state);
+            if !request.may_take_pages() {
+                return self
+                    .take_what_came_back(into, request)
+                    .ok_or(AllocError::Pages(PageError::Exhausted));
+            }
             // With something in hand there is nothing to wait for.
             let request = if got == 0 { request } else { request.without_waiting() };
             state = match self.grow(request) {
@@ -407,19 +429,18 @@ unsafe impl<P: PageSupplier, L: RawMutex, M: Metadata> ItemSource for Keg<P, L, 
         }
     }
 
+    /// [`Reclaim::Idle`] gives nothing back: free slabs are what the caches above say is idle, and they ask
+    /// for a trim then.
     fn reclaim(&self, mode: Reclaim) {
+        if mode == Reclaim::Idle {
+            return;
+        }
         // First, so that slabs whose last items come back meanwhile go with the others.
         if mode != Reclaim::Trim {
             self.drain_pages();
         }
-        let mut state = self.state.lock();
-        let chain = Chain(state.detach_free(&self.layout));
-        let table = state.map.retire_if_empty();
-        drop(state);
-        table.free(&self.meta);
-        for slab in chain {
-            // SAFETY: it was wholly free, and the chain took it out of the lists.
-            unsafe { self.free_slab(slab) };
+        if !self.layout.upkeep().kept {
+            self.drain_slabs();
         }
     }
 
@@ -456,7 +477,7 @@ unsafe impl<P: PageSupplier, L: RawMutex, M: Metadata> ItemSource for Keg<P, L, 
 impl<P: PageSupplier, L: RawMutex, M: Metadata> Drop for Keg<P, L, M> {
     fn drop(&mut self) {
         self.set_reserve(0);
-        self.reclaim(Reclaim::DrainCpu);
+        self.drain_slabs();
         let state = self.state.get_mut();
         let chain = Chain(state.detach_live());
         let table = core::mem::replace(&mut state.map, Map::new());

@@ -59,6 +59,8 @@ pub const MAX_ITEM_ALIGN: usize = 1 << 21;
 /// Up to this size slabs are chosen freely (if pages are not larger still).
 const SMALL_SLAB: usize = 64 << 10;
 const MAX_PAGE: usize = 2 << 20;
+/// What the next cache line is apart, on most machines.
+const CACHE_LINE: usize = 64;
 /// A slab never holds more than this, so that offsets can be divided exactly.
 const MAX_SLAB: usize = 8 << 20;
 const _: () = assert!(MAX_SLAB < DIVIDENDS && MAX_ITEM_SIZE + MAX_PAGE < MAX_SLAB);
@@ -75,6 +77,19 @@ pub struct SlabConfig {
     random: bool,
     guard: bool,
     largest: usize,
+    one_run: bool,
+    spread: bool,
+    copies: usize,
+    upkeep: Upkeep,
+}
+
+/// What a keg does with slabs beside cutting them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Upkeep {
+    /// Fill them with zeros when they are made.
+    pub(crate) zeroed: bool,
+    /// Never give them back as long as the keg lives.
+    pub(crate) kept: bool,
 }
 
 impl SlabConfig {
@@ -88,6 +103,10 @@ impl SlabConfig {
             random: false,
             guard: false,
             largest: SMALL_SLAB,
+            one_run: false,
+            spread: false,
+            copies: 1,
+            upkeep: Upkeep { zeroed: false, kept: false },
         }
     }
 
@@ -135,9 +154,44 @@ impl SlabConfig {
         self.no_touch
     }
 
-    /// Headers inside only.
-    pub(crate) const fn inside_headers(self) -> Self {
+    /// Headers inside only, as it is to begin with.
+    pub const fn inside_headers(self) -> Self {
         Self { outside: false, kept_outside: false, ..self }
+    }
+
+    /// Slabs as small as can be, so that each takes the shortest run of pages, and no item of at most a
+    /// page reaches into a second one (`UMA_ZONE_CONTIG`).
+    pub const fn contiguous(self) -> Self {
+        Self { one_run: true, ..self }
+    }
+
+    /// Items begin at ever other cache lines of a page, so that what is used most in each of them does not
+    /// meet in the same few sets of a cache (`UMA_ZONE_CACHESPREAD`): the distance between them is an odd
+    /// number of cache lines of 64 bytes, or of the alignment if that is more.
+    pub const fn spread(self) -> Self {
+        Self { spread: true, ..self }
+    }
+
+    /// So many copies of every item, one for each CPU (`UMA_ZONE_PCPU`): copy `n` of an item lies
+    /// [`SlabLayout::copy_distance`] times `n` bytes behind it.
+    pub const fn copies(self, copies: usize) -> Self {
+        Self { copies, ..self }
+    }
+
+    /// Items are all zeros when their slab is made, and never again made so (`UMA_ZONE_ZINIT`).
+    ///
+    /// Then pages of partly used slabs are not given back by a drain: what the items in them hold, free or
+    /// not, stays until their slab goes.
+    pub const fn zeroed(mut self) -> Self {
+        self.upkeep.zeroed = true;
+        self
+    }
+
+    /// Slabs are never given back, nor pages of them, as long as the keg lives (`UMA_ZONE_NOFREE`): what
+    /// was an item once stays readable, and holds what an item of the keg held.
+    pub const fn kept(mut self) -> Self {
+        self.upkeep.kept = true;
+        self
     }
 }
 
@@ -176,6 +230,8 @@ pub struct SlabLayout {
     base_mask: usize,
     random: bool,
     guard: usize,
+    copies: usize,
+    upkeep: Upkeep,
 }
 
 impl SlabLayout {
@@ -195,6 +251,8 @@ impl SlabLayout {
     /// # Errors
     ///
     /// - [`ConfigFault::ZeroSize`], [`ConfigFault::SizeTooLarge`], [`ConfigFault::AlignTooLarge`];
+    /// - [`ConfigFault::SizeTooLarge`] for copies that together are above 8 MiB, and
+    ///   [`ConfigFault::ZeroSize`] for none;
     /// - [`ConfigFault::BadAlign`] for a page size that is not a power of two from 64 bytes to 2 MiB;
     /// - [`ConfigFault::NeedsFeature`] for items that may not be touched or headers kept outside, without `hashbrown`;
     /// - [`ConfigFault::NoMemory`] for those if `config` does not allow headers outside either.
@@ -220,7 +278,14 @@ impl SlabLayout {
             return Err(ConfigFault::NoMemory);
         }
         // Neither overflows: the size is at most 1 MiB and the alignment at most 2 MiB.
-        let stride = item.size().next_multiple_of(item.align());
+        let mut stride = item.size().next_multiple_of(item.align());
+        if config.spread {
+            let line = if item.align() > CACHE_LINE { item.align() } else { CACHE_LINE };
+            stride = stride.next_multiple_of(line);
+            if (stride / line).is_multiple_of(2) {
+                stride += line;
+            }
+        }
         let search = Search {
             size: item.size(),
             stride,
@@ -228,10 +293,20 @@ impl SlabLayout {
             inside: !no_inside,
             outside: config.outside && HAS_MAP,
             largest: config.largest,
+            // Copies lie a slab apart each, so those are as small as can be, too.
+            one_run: config.one_run || config.copies > 1,
         };
-        let mut layout = Self::from_choice(item, stride, page, search.best());
+        let mut choice = search.best();
+        match choice.slab.checked_mul(config.copies) {
+            Some(0) => return Err(ConfigFault::ZeroSize),
+            Some(slab) if slab <= MAX_SLAB => choice.slab = slab,
+            _ => return Err(ConfigFault::SizeTooLarge(MAX_SLAB / config.copies)),
+        }
+        let mut layout = Self::from_choice(item, stride, page, choice);
         layout.random = config.random;
         layout.guard = if config.guard { page } else { 0 };
+        layout.copies = config.copies;
+        layout.upkeep = config.upkeep;
         Ok(layout)
     }
 
@@ -259,6 +334,8 @@ impl SlabLayout {
             base_mask: if alone { usize::MAX } else { !(align - 1) },
             random: false,
             guard: 0,
+            copies: 1,
+            upkeep: Upkeep { zeroed: false, kept: false },
         }
     }
 
@@ -328,11 +405,34 @@ impl SlabLayout {
         }
     }
 
+    /// How many copies there are of every item, 1 unless [`SlabConfig::copies`] asked for more.
+    pub const fn copies(&self) -> usize {
+        self.copies
+    }
+
+    /// Distance from one copy of an item to the next, in bytes.
+    pub const fn copy_distance(&self) -> usize {
+        self.slab.size() / self.copies
+    }
+
+    /// What is done with slabs.
+    pub(crate) const fn upkeep(&self) -> Upkeep {
+        self.upkeep
+    }
+
+    /// Bytes from the base that belong to items and their copies, or to nobody.
+    pub(crate) const fn items_size(&self) -> usize {
+        match self.header_offset() {
+            Some(header) => header,
+            None => self.slab.size(),
+        }
+    }
+
     /// Part of the memory that no item uses, in thousandths, rounded up. An outside header counts as
     /// memory.
     pub const fn waste_permille(&self) -> u32 {
         let total = (self.slab.size() + self.outside_bytes()) as u64;
-        let used = (self.items * self.item.size()) as u64;
+        let used = (self.items * self.item.size() * self.copies) as u64;
         // At most 1000.
         ((total - used) * 1000).div_ceil(total) as u32
     }
@@ -345,7 +445,8 @@ impl SlabLayout {
     /// Whether partly used slabs can have whole pages of this size without an item in use. If so, slabs
     /// begin where a page does: those of several items are aligned to their size or more.
     pub(crate) const fn has_spare_pages(&self, page: usize) -> bool {
-        self.items > 1 && self.slab.size() > page
+        let may = !self.upkeep.zeroed && !self.upkeep.kept && self.copies == 1;
+        may && self.items > 1 && self.slab.size() > page
     }
 
     /// The offset at which item `end` begins; behind the last item, that of the header or of the end.
@@ -424,6 +525,8 @@ struct Search {
     inside: bool,
     outside: bool,
     largest: usize,
+    /// The smallest slab that holds an item, whatever it wastes.
+    one_run: bool,
 }
 
 impl Search {
@@ -433,7 +536,7 @@ impl Search {
             // `new` sees to it that one of the two header places is allowed.
             panic!("some slab holds one item");
         };
-        if self.largest < SMALL_SLAB {
+        if self.one_run || self.largest < SMALL_SLAB {
             return small;
         }
         if small.is_fair() || self.stride <= SMALL_SLAB / 4 {
@@ -456,7 +559,7 @@ impl Search {
 
     /// The largest slab of steps 1 to 3.
     const fn most(&self) -> usize {
-        if self.page > self.largest { self.page } else { self.largest }
+        if self.one_run || self.page > self.largest { self.page } else { self.largest }
     }
 
     /// Steps 1 to 3, and the least waste of all.

@@ -190,9 +190,14 @@ impl<P: PageSupplier + Copy, L: RawMutex> MetaKegs<P, L> {
 // what did not come from here is the caller's breach; it alone makes a keg panic.
 unsafe impl<P: PageSupplier + Copy, L: RawMutex> Metadata for MetaKegs<P, L> {
     fn alloc_meta(&self, layout: Layout) -> Option<NonNull<u8>> {
+        self.alloc_meta_for(layout, Request::NOWAIT)
+    }
+
+    fn alloc_meta_for(&self, layout: Layout, request: Request) -> Option<NonNull<u8>> {
         match self.keg(layout) {
-            Some(keg) => keg.alloc(Request::NOWAIT).ok().map(uma_core::Item::as_non_null),
-            None => self.alloc_large(layout),
+            Some(keg) => keg.alloc(request).ok().map(uma_core::Item::as_non_null),
+            None if request.may_take_pages() => self.alloc_large(layout),
+            None => None,
         }
     }
 
