@@ -29,7 +29,7 @@ use core::alloc::Layout;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
-use uma_core::{Item, Metadata};
+use uma_core::{Item, Metadata, Request};
 
 use crate::sync::{UnsafeCell, never_written};
 
@@ -192,9 +192,14 @@ impl Owned {
         self.0 == Bucket::empty()
     }
 
-    /// A new bucket from `metadata`, if there is memory.
-    pub(crate) fn new_in(metadata: &impl Metadata, capacity: u16) -> Option<Self> {
-        let bucket = metadata.alloc_meta(Bucket::layout(capacity))?.cast::<Bucket>();
+    /// A new bucket from `metadata`, if there is memory for such a request.
+    pub(crate) fn new_in(
+        metadata: &impl Metadata,
+        capacity: u16,
+        request: Request,
+    ) -> Option<Self> {
+        let memory = metadata.alloc_meta_for(Bucket::layout(capacity), request)?;
+        let bucket = memory.cast::<Bucket>();
         let header = Bucket {
             word: UnsafeCell::new(Word { header: 0 }),
             capacity,
@@ -465,7 +470,7 @@ mod tests {
 
     #[test]
     fn a_bucket_is_a_stack_that_counts() {
-        let mut bucket = Owned::new_in(&Heap, 2).unwrap();
+        let mut bucket = Owned::new_in(&Heap, 2, Request::NOWAIT).unwrap();
         let (a, b, c) = (item(), item(), item());
         // SAFETY: the items are ours.
         unsafe {
@@ -483,7 +488,7 @@ mod tests {
 
     #[test]
     fn imports_and_spills_are_no_traffic() {
-        let mut bucket = Owned::new_in(&Heap, 4).unwrap();
+        let mut bucket = Owned::new_in(&Heap, 4, Request::NOWAIT).unwrap();
         let items = [item(), item(), item()];
         for (room, item) in bucket.room().iter_mut().zip(items) {
             room.write(item);
@@ -514,12 +519,12 @@ mod tests {
     fn lists_keep_counts() {
         let mut list = List::new();
         let one = item();
-        let mut full = Owned::new_in(&Heap, 2).unwrap();
+        let mut full = Owned::new_in(&Heap, 2, Request::NOWAIT).unwrap();
         // SAFETY: the item is ours.
         assert!(unsafe { full.push(one) });
         let _ = full.harvest();
         list.push(full);
-        list.push(Owned::new_in(&Heap, 2).unwrap());
+        list.push(Owned::new_in(&Heap, 2, Request::NOWAIT).unwrap());
         assert_eq!((list.len(), list.items()), (2, 1));
         list.pop().unwrap().delete_in(&Heap);
         let mut full = list.pop().unwrap();

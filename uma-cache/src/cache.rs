@@ -82,6 +82,8 @@ pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     pub(crate) source: S,
     pub(crate) metadata: M,
     pub(crate) config: CacheConfig,
+    /// How memory for buckets is asked for.
+    pub(crate) bookkeeping: Request,
     /// Items that new buckets have room for.
     pub(crate) capacity: AtomicU16,
     /// Items that a bucket may have room for; 0 where nothing is cached. See `bound`.
@@ -90,6 +92,8 @@ pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     pub(crate) strain: AtomicU32,
     /// Items that may be cached, or `u64::MAX`.
     pub(crate) bound: AtomicU64,
+    /// Items that were fetched from the source by the bucket, in this period.
+    pub(crate) fetched: AtomicUsize,
     pub(crate) depot: Mutex<L, Depot>,
     /// Threads that have items in hand for longer than a moment (see [`Busy`]).
     pub(crate) busy: AtomicUsize,
@@ -117,10 +121,12 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
                 source,
                 metadata,
                 config: CacheConfig { bucket, max_bucket, ..config },
+                bookkeeping: Request::NOWAIT,
                 capacity: AtomicU16::new(bucket),
                 largest: AtomicU16::new(if bucket == 0 { 0 } else { max_bucket }),
                 strain: AtomicU32::new(0),
                 bound: AtomicU64::new(u64::MAX),
+                fetched: AtomicUsize::new(0),
                 depot: Mutex::const_new(L::INIT, Depot::new()),
                 busy: AtomicUsize::new(0),
                 hungry: AtomicUsize::new(0),
@@ -129,6 +135,13 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
                 frees: AtomicU64::new(0),
             }
         }
+    }
+
+    /// The same, but buckets and slots are made only of memory that is held already: for a cache that serves
+    /// those who supply pages. Without such memory it passes everything through.
+    pub fn without_pages(mut self) -> Self {
+        self.bookkeeping = Request::NOWAIT.without_pages();
+        self
     }
 
     /// The source below.
@@ -183,7 +196,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         }
         let cpus = self.percpu.cpus();
         let Some(layout) = Slots::layout(cpus).filter(|layout| layout.size() != 0) else { return };
-        let Some(memory) = self.metadata.alloc_meta(layout) else { return };
+        let memory = self.metadata.alloc_meta_for(layout, self.bookkeeping);
+        let Some(memory) = memory else { return };
         let first = memory.cast::<Slot>();
         for cpu in 0..cpus {
             // SAFETY: the memory is ours and has room for this many slots.
@@ -263,8 +277,12 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
     }
 
     fn reclaim(&self, mode: Reclaim) {
-        self.drain(mode);
-        self.source.reclaim(mode);
+        if !self.drain(mode) {
+            // Nothing was idle here, but caches below have periods of their own.
+            self.source.reclaim(mode);
+        } else {
+            self.source.reclaim(mode.max(Reclaim::Trim));
+        }
     }
 
     fn visit_stats(&self, stats: &mut Stats) {

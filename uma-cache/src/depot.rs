@@ -1,24 +1,37 @@
 //! Whole buckets, shared by all CPUs.
 
 use crate::bucket::{List, Owned};
+use crate::demand::Demand;
 
 /// What the depot's lock guards: buckets with items and buckets without.
 pub(crate) struct Depot {
     full: List,
     empty: List,
-    /// The fewest full buckets since the last trim: so many of them nobody needed.
-    low: usize,
+    /// How many of the items are needed.
+    demand: Demand,
 }
 
 impl Depot {
     pub(crate) const fn new() -> Self {
-        Self { full: List::new(), empty: List::new(), low: 0 }
+        Self { full: List::new(), empty: List::new(), demand: Demand::new() }
     }
 
-    /// Takes a bucket with at least one item.
+    /// Takes a bucket with at least one item, because items are needed.
     pub(crate) fn take_full(&mut self) -> Option<Owned> {
         let bucket = self.full.pop()?;
-        self.low = self.low.min(self.full.len());
+        self.demand.taken(self.full.items());
+        Some(bucket)
+    }
+
+    /// Takes a bucket with at least one item to give them back, if no fewer than `keep` items stay.
+    pub(crate) fn take_surplus(&mut self, keep: usize) -> Option<Owned> {
+        let bucket = self.full.pop()?;
+        let count = usize::from(bucket.count());
+        if self.full.items() < keep {
+            self.full.push(bucket);
+            return None;
+        }
+        self.demand.reclaimed(count);
         Some(bucket)
     }
 
@@ -33,6 +46,7 @@ impl Depot {
             self.empty.push(bucket);
         } else {
             self.full.push(bucket);
+            self.demand.put(self.full.items());
         }
     }
 
@@ -54,17 +68,12 @@ impl Depot {
         Ok(())
     }
 
-    /// How many full buckets there are.
-    pub(crate) const fn full(&self) -> usize {
-        self.full.len()
-    }
-
-    /// How many full buckets a trim keeps: those that were needed since the last one. Starts a new
-    /// period.
-    pub(crate) fn working_set(&mut self) -> usize {
-        let keep = self.full.len() - self.low.min(self.full.len());
-        self.low = keep;
-        keep
+    /// Ends a period, in which `fetched` items were needed that the depot did not have. Returns how many a
+    /// trim keeps, and how many stay if only those go that nobody has needed for long.
+    pub(crate) fn end_period(&mut self, fetched: usize) -> (usize, usize) {
+        let items = self.full.items();
+        let need = self.demand.end_period(items, fetched);
+        (need, items - self.demand.idle().min(items))
     }
 
     /// Items in all buckets.

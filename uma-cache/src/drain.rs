@@ -40,21 +40,31 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         self.detach_all(&mut |_, _, bucket| self.keep(bucket));
     }
 
-    /// Gives back what `mode` says. Empty buckets always go.
-    pub(crate) fn drain(&self, mode: Reclaim) {
+    /// Gives back what `mode` says. Returns whether there was anything that had to be looked at below.
+    pub(crate) fn drain(&self, mode: Reclaim) -> bool {
+        if mode == Reclaim::DrainCpu {
+            self.collect();
+        }
+        let mut depot = self.depot.lock();
+        // Under the lock, so that of two that end a period at once the second finds nothing.
+        let fetched = self.fetched.swap(0, Ordering::Relaxed);
+        let (need, without_idle) = depot.end_period(fetched);
+        let before = depot.items();
+        drop(depot);
         let keep = match mode {
-            Reclaim::Trim => self.depot.lock().working_set(),
-            Reclaim::Drain => 0,
-            Reclaim::DrainCpu => {
-                self.collect();
-                0
-            }
+            Reclaim::Idle if without_idle == before => return false,
+            Reclaim::Idle => without_idle,
+            Reclaim::Trim => need,
+            Reclaim::Drain | Reclaim::DrainCpu => 0,
         };
         self.empty_depot(keep);
-        // Buckets that grew in a rush start small again.
-        let largest = self.largest.load(Ordering::Relaxed);
-        self.capacity.store(self.config.bucket.min(largest), Ordering::Relaxed);
+        if mode != Reclaim::Idle {
+            // Buckets that grew in a rush start small again.
+            let largest = self.largest.load(Ordering::Relaxed);
+            self.capacity.store(self.config.bucket.min(largest), Ordering::Relaxed);
+        }
         self.delete_empty();
+        true
     }
 
     /// Gives the memory of the depot's empty buckets back.
@@ -66,8 +76,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         }
     }
 
-    /// Gives the items of full buckets back until `keep` of them are left. If a hook unwinds, the
-    /// others still go.
+    /// Gives the items of full buckets back, as long as `keep` items stay. If a hook unwinds, the others
+    /// still go.
     pub(crate) fn empty_depot(&self, keep: usize) {
         struct Rest<'a, S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
             cache: &'a BucketCache<S, C, L, M>,
@@ -77,12 +87,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Rest<'_, S, C, L, M> {
             fn run(&self) {
                 loop {
-                    let mut depot = self.cache.depot.lock();
-                    if depot.full() <= self.keep {
-                        return;
-                    }
-                    let full = depot.take_full();
-                    drop(depot);
+                    let full = self.cache.depot.lock().take_surplus(self.keep);
                     let Some(full) = full else { return };
                     let empty = self.cache.spill(full);
                     self.cache.depot.lock().put(empty);

@@ -48,6 +48,7 @@ mod bound;
 pub mod bucket;
 mod bulk;
 mod cache;
+mod demand;
 mod depot;
 mod drain;
 #[cfg(not(any(loom, shuttle)))]

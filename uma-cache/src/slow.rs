@@ -225,6 +225,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             let ahead = request.without_waiting().without_reserve();
             let busy = Busy::new(&self.busy);
             let count = self.source.import(spare.bucket.room(), ahead)?;
+            self.fetched.fetch_add(count, Ordering::Relaxed);
             self.strained();
             // SAFETY: the source has initialised and given us the first `count`, at most the capacity.
             unsafe { spare.bucket.filled(count as u16) };
@@ -296,7 +297,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
                 }
                 Some(unfit) => unfit.delete_in(&self.metadata),
                 None if capacity == 0 => return None,
-                None => return Owned::new_in(&self.metadata, capacity),
+                None => return Owned::new_in(&self.metadata, capacity, self.bookkeeping),
             }
         }
     }
