@@ -6,6 +6,8 @@ use std::vec::Vec;
 use uma_cache::PerCpu;
 use uma_core::Reclaim;
 
+#[cfg(doc)]
+use crate::Registry;
 use crate::stat::stream::StreamError;
 use crate::stat::{Json, Prometheus, Table, ZoneInfo};
 use crate::{Host, Platform};
@@ -13,9 +15,7 @@ use crate::{Host, Platform};
 /// All zones of the process, in the order in which they were first used.
 pub fn zones() -> Vec<ZoneInfo> {
     let mut zones = Vec::new();
-    Host.registry().visit(&mut |zone| {
-        zones.push(ZoneInfo { name: zone.name(), stats: zone.stats() });
-    });
+    Host.registry().visit(&mut |zone| zones.push(ZoneInfo::of(zone)));
     zones
 }
 
@@ -86,13 +86,14 @@ pub fn stat_stream() -> Vec<u8> {
     }
 }
 
-/// Makes every zone of the process give memory back (`uma_reclaim`), then gives the pages that they
+/// Makes every zone of the process give memory back (`uma_reclaim`, see [`Registry::reclaim`] for those that
+/// have asked to be spared), then gives the pages that they
 /// freed back to the system.
 ///
 /// It runs the fini hooks of cached objects, on this thread, without any lock. Do not call it from a hook,
 /// and do not destroy a zone in a hook of an object that lies in it: dropping a zone waits until nobody
 /// looks at it any more, and would wait for this call.
 pub fn reclaim(mode: Reclaim) {
-    Host.registry().visit(&mut |zone| zone.reclaim(mode));
+    Host.registry().reclaim(mode);
     Host::trim();
 }

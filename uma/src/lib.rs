@@ -60,6 +60,7 @@ mod access;
 mod batch;
 mod error;
 mod event;
+mod flags;
 #[cfg(all(feature = "std", unix))]
 mod fork;
 #[cfg(feature = "std")]
@@ -95,6 +96,7 @@ pub use uma_backend_mmap as mmap;
 pub use access::{HostAccess, HostCpus};
 pub use batch::{Prefilled, Reserved};
 pub use error::{Rejected, ZoneError};
+pub use flags::{ZoneFlags, align_of_mask};
 #[cfg(feature = "std")]
 pub use global::{Stat, reclaim, stat, stat_stream, zones};
 #[cfg(feature = "std")]
@@ -108,8 +110,9 @@ pub use platform::Platform;
 #[cfg(feature = "std")]
 pub use raw::ZoneGroup;
 pub use raw::{
-    AtLimit, GroupIn, Origin, OwnSlabs, PaddedSlabs, RawZone, RawZoneBuilder, Slabs, Stack, Supply,
-    Wishes, ZoneWitness, set_zone_warnings,
+    AtLimit, Busy, CacheZone, Foreign, GroupIn, Hold, InUse, Origin, Over, OwnSlabs, PaddedSlabs,
+    Primary, RawZone, RawZoneBuilder, SecondaryZone, Slabs, Stack, Supply, Wishes, ZoneWitness,
+    set_zone_warnings,
 };
 pub use registry::{Registry, ZoneRef};
 pub use stat::{Json, Prometheus, Table, ZoneInfo, Zones, stream};

@@ -19,6 +19,7 @@ use core::ptr;
 use lock_api::RawMutex;
 use uma_core::{Name, Process, Reclaim, Stats};
 
+use crate::ZoneFlags;
 use crate::sync::{Mutex, UnsafeCell};
 
 /// What the registry can ask of a zone whose type it does not know.
@@ -38,6 +39,8 @@ pub(crate) struct Vtable {
 pub(crate) struct Node {
     zone: *const (),
     vtable: Vtable,
+    flags: ZoneFlags,
+    primary: Option<Name>,
     links: UnsafeCell<Links>,
 }
 
@@ -59,9 +62,19 @@ impl Node {
     ///
     /// While the node is in a registry, the functions of `vtable` may be called with `zone` from any
     /// thread.
-    pub(crate) const unsafe fn new(zone: *const (), vtable: Vtable) -> Self {
+    pub(crate) const unsafe fn new(
+        zone: *const (),
+        vtable: Vtable,
+        flags: ZoneFlags,
+        primary: Option<Name>,
+    ) -> Self {
         let links = Links { next: ptr::null(), previous: ptr::null(), visitors: 0, closed: false };
-        Self { zone, vtable, links: UnsafeCell::new(links) }
+        Self { zone, vtable, flags, primary, links: UnsafeCell::new(links) }
+    }
+
+    /// The zone's flags.
+    pub(crate) const fn flags(&self) -> ZoneFlags {
+        self.flags
     }
 }
 
@@ -114,6 +127,16 @@ impl ZoneRef<'_> {
     pub fn name(&self) -> Name {
         // SAFETY: the node is in the registry and counted in (see `visit`).
         unsafe { (self.node.vtable.name)(self.node.zone) }
+    }
+
+    /// The zone's flags.
+    pub const fn flags(&self) -> ZoneFlags {
+        self.node.flags
+    }
+
+    /// The name of the zone on whose slabs it stands, if it is a secondary zone.
+    pub const fn primary(&self) -> Option<Name> {
+        self.node.primary
     }
 
     /// The zone's figures.
@@ -189,6 +212,17 @@ impl<L: RawMutex> Registry<L> {
         }
     }
 
+    /// Shows a closed zone again.
+    ///
+    /// # Safety
+    ///
+    /// The node is in this registry.
+    pub(crate) unsafe fn reopen(&self, node: &Node) {
+        let _list = self.list.lock();
+        // SAFETY: links are only touched under the lock.
+        unsafe { (*node.links.get()).closed = false };
+    }
+
     /// Takes a closed zone off the list.
     ///
     /// # Safety
@@ -244,6 +278,21 @@ impl<L: RawMutex> Registry<L> {
     pub fn settle(&self) {
         // SAFETY: the node is in the registry and counted in.
         self.visit(&mut |zone| unsafe { (zone.node.vtable.settle)(zone.node.zone) });
+    }
+
+    /// Makes every zone give memory back (`uma_reclaim`), but for those that are
+    /// [`UNMANAGED`](ZoneFlags::UNMANAGED), and those that are [`NOTRIM`](ZoneFlags::NOTRIM) unless it
+    /// is a drain.
+    pub fn reclaim(&self, mode: Reclaim) {
+        let spared = match mode {
+            Reclaim::Idle | Reclaim::Trim => ZoneFlags::UNMANAGED | ZoneFlags::NOTRIM,
+            Reclaim::Drain | Reclaim::DrainCpu => ZoneFlags::UNMANAGED,
+        };
+        self.visit(&mut |zone| {
+            if !zone.flags().intersects(spared) {
+                zone.reclaim(mode);
+            }
+        });
     }
 
     /// Shows every zone to `visit`, without holding the lock: it may use zones, also make new ones.

@@ -4,6 +4,7 @@ use core::alloc::Layout;
 use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
 
+use uma_cache::bucket::MAX_CAPACITY;
 use uma_cache::{BucketCache, CacheConfig, Front};
 use uma_core::{
     ConfigError, ConfigFault, Constructed, Grouped, Hooks, ItemSource, Limited, Metadata, Name,
@@ -18,7 +19,10 @@ use super::limits::GroupRef;
 use super::{Core, Origin, OwnSlabs, RawZone, Wishes};
 use crate::registry::Node;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
-use crate::{DefaultPlatform, Platform, event};
+use crate::{DefaultPlatform, Platform, ZoneFlags, align_of_mask, event};
+
+/// Items in a bucket of the smallest kind (`BUCKET_MIN`).
+const SMALLEST_BUCKET: u16 = 2;
 
 /// Who is told of misuse, and says how to go on.
 pub(crate) type OnMisuse = fn(&Report<'_>) -> Verdict;
@@ -42,6 +46,7 @@ pub(crate) struct Config {
     pub(crate) hardening: Option<Hardening>,
     /// The platform is told unless this is.
     pub(crate) on_misuse: Option<OnMisuse>,
+    pub(crate) flags: ZoneFlags,
 }
 
 impl Config {
@@ -59,11 +64,31 @@ impl Config {
             group: None,
             hardening: None,
             on_misuse: None,
+            flags: ZoneFlags::empty(),
         }
     }
 
     const fn error(&self, fault: ConfigFault) -> ConfigError {
         ConfigError { zone: self.name, size: self.size, align: self.align, fault }
+    }
+
+    /// What the caches may hold of items of this size.
+    fn cache(&self, size: usize) -> CacheConfig {
+        let default = CacheConfig::for_size(size);
+        match self.bucket {
+            Some(0) => CacheConfig::none(),
+            _ if self.flags.contains(ZoneFlags::NOBUCKET) => CacheConfig::none(),
+            Some(bucket) => CacheConfig::with_bucket(bucket),
+            None if self.flags.contains(ZoneFlags::MINBUCKET) => {
+                CacheConfig::with_bucket(SMALLEST_BUCKET)
+            }
+            None if self.flags.contains(ZoneFlags::MAXBUCKET) => CacheConfig {
+                bucket: MAX_CAPACITY,
+                max_bucket: MAX_CAPACITY,
+                depot: default.depot.max(2 * usize::from(MAX_CAPACITY)),
+            },
+            None => default,
+        }
     }
 
     /// The layout of the items, if they can have one.
@@ -94,6 +119,15 @@ impl<P: Platform, H> RawZoneBuilder<P, H> {
         self
     }
 
+    /// Sets size, in bytes, and alignment, by its mask as `uma_zcreate` takes it (see [`align_of_mask`]).
+    pub const fn size_align_mask(self, size: usize, mask: usize) -> Self {
+        match align_of_mask(mask) {
+            Ok(align) => self.size_align(size, align),
+            // No alignment: `build` refuses it.
+            Err(_) => self.size_align(size, 0),
+        }
+    }
+
     /// Keeps so many free items for requests that may use the reserve (`uma_zone_reserve`).
     pub const fn reserve(mut self, items: u64) -> Self {
         self.config.reserve = items;
@@ -114,8 +148,14 @@ impl<P: Platform, H, O> RawZoneBuilder<P, H, O> {
         self
     }
 
+    /// Adds flags. `build` says which of them exclude each other.
+    pub const fn flags(mut self, flags: ZoneFlags) -> Self {
+        self.config.flags = self.config.flags.union(flags);
+        self
+    }
+
     /// So many items to a bucket, always; 0 caches nothing (`UMA_ZONE_NOBUCKET`). Otherwise buckets begin
-    /// at a size that suits the items, and grow with need.
+    /// at a size that suits the items, or as [`flags`](Self::flags) say, and grow with need.
     pub const fn bucket(mut self, items: u16) -> Self {
         self.config.bucket = Some(items);
         self
@@ -133,19 +173,31 @@ impl<P: Platform, H, O> RawZoneBuilder<P, H, O> {
         self.config.on_misuse = Some(on_misuse);
         self
     }
+}
 
+impl<P: Platform, O> RawZoneBuilder<P, NoHooks, O> {
     /// The zone's hooks.
     ///
     /// # Safety
     ///
     /// The hooks, and every clone of them, suit the zone: they touch no more of an item than its layout
     /// has, ctor and dtor take a null `arg`, and they may run on any thread.
-    pub unsafe fn hooks<N: Hooks + Clone + Send + Sync + 'static>(
+    pub const unsafe fn hooks<N: Hooks + Clone + Send + Sync + 'static>(
         self,
         hooks: N,
     ) -> RawZoneBuilder<P, N, O> {
-        let Self { config, platform, origin, .. } = self;
-        RawZoneBuilder { config, platform, hooks, origin }
+        // Taken apart by hand: a const fn cannot drop `self`.
+        let this = core::mem::ManuallyDrop::new(self);
+        // SAFETY: as in `lazy`; the old hooks are nothing.
+        unsafe {
+            let this = (&raw const this).cast::<Self>();
+            RawZoneBuilder {
+                config: (&raw const (*this).config).read(),
+                platform: (&raw const (*this).platform).read(),
+                hooks,
+                origin: (&raw const (*this).origin).read(),
+            }
+        }
     }
 }
 
@@ -196,11 +248,18 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             Some(max) => Some(NonZeroU64::new(max).ok_or(ConfigFault::ZeroLimit)?),
             None => None,
         };
+        config.flags.check(O::KIND)?;
         let hardening = config.hardening.unwrap_or_else(|| platform.hardening(&config.name));
-        let (item, slab, reserve) = (config.item(), config.slab, config.reserve);
-        let wishes = Wishes { item, slab, reserve, hardening };
+        let wishes = Wishes {
+            item: config.item(),
+            slab: config.slab,
+            reserve: config.reserve,
+            flags: config.flags,
+            hardening,
+        };
         let source = self.origin.open(platform, wishes)?;
         let item = source.layout();
+        let primary = O::primary(&source);
         let edge = match hardening.is_checking() {
             true => Some(self.make_edge(&source, hardening)?),
             false => None,
@@ -211,18 +270,18 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         let constructed = unsafe { Constructed::new(source, hooks.0) };
         let grouped = Grouped::new(constructed, self.group());
         let limited = Limited::new(grouped, max_items, platform.sleep());
-        let cache = match config.bucket {
-            None => CacheConfig::for_size(item.size()),
-            Some(0) => CacheConfig::none(),
-            Some(bucket) => CacheConfig::with_bucket(bucket),
-        };
         let checks = edge.map(|edge| {
             // SAFETY: it was made just now; only the place of one of its fields is taken.
             NonNull::from(unsafe { &edge.0.as_ref().checks })
         });
         // SAFETY: the edge goes after the core.
         let watched = unsafe { Watched::new(limited, checks) };
-        let stack = BucketCache::new(watched, platform.cpus(), platform.metadata(), cache);
+        let flags = self.flags();
+        let cache = config.cache(item.size());
+        let mut stack = BucketCache::new(watched, platform.cpus(), platform.metadata(), cache);
+        if flags.contains(ZoneFlags::VM) {
+            stack = stack.without_pages();
+        }
         if config.max_cached.is_some() {
             stack.set_max_cached(config.max_cached);
         }
@@ -233,7 +292,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         let core = memory.cast::<Core<P, H, O>>();
         // SAFETY: the node enters a registry below only if `core` stays, and leaves it before `core`
         // goes; zones may be used from any thread, as the bounds of `Platform` and `H` have it.
-        let node = unsafe { Node::new(core.as_ptr().cast(), Self::VTABLE) };
+        let node = unsafe { Node::new(core.as_ptr().cast(), Self::VTABLE, flags, primary) };
         // SAFETY: as for `Constructed` above.
         let zone = unsafe { Zone::with_hooks(config.name, stack, hooks.1) };
         let (alarm, holders) = (Alarm::new(), AtomicUsize::new(1));
@@ -286,8 +345,11 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             zone: self.config.name,
             pads,
             slab_align: O::slabs(source).map_or(0, |slabs| slabs.slab_layout().slab_align()),
-            keeps_state: self.hooks.keeps_state(),
-            no_touch: self.config.slab.is_some_and(|slab| slab.is_no_touch()),
+            keeps_state: self.hooks.keeps_state()
+                || O::keeps_state(source)
+                || self.flags().intersects(ZoneFlags::ZINIT | ZoneFlags::NOFREE),
+            no_touch: self.config.slab.is_some_and(|slab| slab.is_no_touch())
+                || self.flags().contains(ZoneFlags::NOTOUCH),
         };
         let edge = Edge::new(subject, hardening, &self.platform, self.config.on_misuse);
         let edge = edge.ok_or(ConfigFault::NoMemory)?;

@@ -513,7 +513,7 @@ unsafe impl<P: Platform, H: Hooks, O: Origin<P>> ItemSource for Core<P, H, O> {
 
     fn reclaim(&self, mode: Reclaim) {
         if let Some(edge) = self.edge()
-            && mode != Reclaim::Trim
+            && mode >= Reclaim::Drain
         {
             self.flush(edge);
         }

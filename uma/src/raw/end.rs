@@ -76,11 +76,11 @@ impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
 
     /// The slabs, if all items in them are this zone's.
     pub(super) fn own_slabs(&self) -> Option<&Slabs<P>> {
-        if O::OWNS && self.is_alone() { self.slabs() } else { None }
+        if O::KIND.is_empty() && self.is_alone() { self.slabs() } else { None }
     }
 
     /// Items of the zone that are out, with those that its caches hold.
-    fn in_use(&self) -> u64 {
+    pub(super) fn in_use(&self) -> u64 {
         // A keg is not deceived by double frees.
         self.own_slabs().map_or_else(|| self.limit().items(), Keg::live)
     }
@@ -157,6 +157,7 @@ fn report_leak<P: Platform>(
 const MOST_LISTED: usize = 1000;
 
 /// Where the first few items are that are out.
+#[derive(Clone, Copy)]
 pub(super) struct Addresses([usize; 8], usize);
 
 impl Addresses {
@@ -169,6 +170,10 @@ impl Addresses {
             found.1 += 1;
         });
         found
+    }
+
+    pub(super) fn as_slice(&self) -> &[usize] {
+        &self.0[..self.1.min(self.0.len())]
     }
 }
 

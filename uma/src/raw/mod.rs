@@ -3,9 +3,13 @@
 mod alarm;
 mod build;
 mod checked;
+mod destroy;
 mod end;
 mod limits;
 mod origin;
+mod over;
+mod pcpu;
+mod secondary;
 #[cfg(feature = "async")]
 mod task;
 
@@ -26,14 +30,17 @@ pub(crate) use build::Config;
 pub use build::RawZoneBuilder;
 use checked::EdgePtr;
 pub use checked::ZoneWitness;
+pub use destroy::{Busy, InUse};
 pub use limits::GroupIn;
 #[cfg(feature = "std")]
 pub use limits::ZoneGroup;
 pub use origin::{Origin, OwnSlabs, Wishes};
+pub use over::{CacheZone, Foreign, Over};
+pub use secondary::{Hold, Primary, SecondaryZone};
 
 use crate::registry::{Node, Vtable};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
-use crate::{DefaultPlatform, Platform, ZoneError, event};
+use crate::{DefaultPlatform, Platform, ZoneError, ZoneFlags, event};
 
 /// The slabs of a zone on platform `P`.
 pub type Slabs<P> = Keg<<P as Platform>::Pages, <P as Platform>::Lock, <P as Platform>::Metadata>;
@@ -383,6 +390,11 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
     /// The zone's name.
     pub const fn name(&self) -> &Name {
         &self.config.name
+    }
+
+    /// The zone's flags, with those that it has from its primary or its kind.
+    pub fn flags(&self) -> ZoneFlags {
+        self.config.flags | self.origin.inherited()
     }
 
     /// What it stands on.

@@ -16,12 +16,13 @@
 
 use core::alloc::Layout;
 
-use uma_core::{ConfigFault, ItemSource};
+use uma_cache::PerCpu;
+use uma_core::{ConfigFault, ItemSource, Name};
 use uma_debug::{Hardening, Padded, Pads};
 use uma_keg::{Keg, MAX_ITEM_SIZE, SlabConfig, SlabLayout};
 
 use super::{PaddedSlabs, Slabs};
-use crate::Platform;
+use crate::{Platform, ZoneFlags};
 
 /// What a zone's description asks of its slabs.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,42 @@ pub struct Wishes {
     pub(crate) reserve: u64,
     /// What is checked.
     pub(crate) hardening: Hardening,
+    /// The flags that were asked for.
+    pub(crate) flags: ZoneFlags,
+}
+
+impl Wishes {
+    /// The slabs that are wished for.
+    fn slab_config<P: Platform>(&self, platform: &P) -> SlabConfig {
+        let default = || SlabConfig::new().outside_headers().largest_slab(platform.largest_slab());
+        let mut slab = self.slab.unwrap_or_else(default);
+        let has = |flag| self.flags.contains(flag);
+        if has(ZoneFlags::ZINIT) {
+            slab = slab.zeroed();
+        }
+        if has(ZoneFlags::NOFREE) {
+            slab = slab.kept();
+        }
+        if has(ZoneFlags::NOTOUCH) || has(ZoneFlags::OFFPAGE) {
+            slab = slab.outside_headers().no_touch();
+        }
+        if has(ZoneFlags::CONTIG) {
+            slab = slab.contiguous();
+        }
+        if has(ZoneFlags::CACHESPREAD) {
+            slab = slab.spread();
+        }
+        if has(ZoneFlags::PCPU) {
+            slab = slab.copies(platform.cpus().cpus());
+        }
+        let tier = self.hardening;
+        slab = slab
+            .headers_kept_outside(tier.has_outside_headers())
+            .random_slots(tier.has_random_slots())
+            .guard_pages(tier.has_guard_slabs());
+        // Last, so that it holds whatever is checked.
+        if has(ZoneFlags::VM) { slab.inside_headers() } else { slab }
+    }
 }
 
 /// Where the items of a [`RawZone`](crate::RawZone) come from. The three there are: [`OwnSlabs`],
@@ -63,8 +100,23 @@ pub trait Origin<P: Platform>: Send + Sync {
         None
     }
 
-    /// Whether those slabs are the zone's own.
-    const OWNS: bool = false;
+    /// Whether items come from there in a state that must be kept while they are free.
+    fn keeps_state(_: &Self::Source) -> bool {
+        false
+    }
+
+    /// [`ZoneFlags::SECONDARY`] or [`ZoneFlags::CACHE`], if the zone is one of those.
+    const KIND: ZoneFlags;
+
+    /// The flags that a zone has from its origin.
+    fn inherited(&self) -> ZoneFlags {
+        Self::KIND
+    }
+
+    /// The zone whose slabs these are, if that is another.
+    fn primary(_: &Self::Source) -> Option<Name> {
+        None
+    }
 }
 
 /// The zone has slabs of its own.
@@ -73,21 +125,17 @@ pub struct OwnSlabs;
 
 impl<P: Platform> Origin<P> for OwnSlabs {
     type Source = PaddedSlabs<P>;
-    const OWNS: bool = true;
+    const KIND: ZoneFlags = ZoneFlags::empty();
 
     fn open(&self, platform: &P, wishes: Wishes) -> Result<PaddedSlabs<P>, ConfigFault> {
-        let slab = wishes.slab.unwrap_or_else(|| {
-            SlabConfig::new().outside_headers().largest_slab(platform.largest_slab())
-        });
-        let (item, tier) = (wishes.item?, wishes.hardening);
-        let slab = slab
-            .headers_kept_outside(tier.has_outside_headers())
-            .random_slots(tier.has_random_slots())
-            .guard_pages(tier.has_guard_slabs());
-        // The largest items have no room around them.
-        let pads = Pads::new(item, &tier).filter(|pads| pads.outer().size() <= MAX_ITEM_SIZE);
-        let pads = pads.unwrap_or(Pads::none(item));
-        let slab = SlabLayout::new(pads.outer(), slab)?;
+        let item = wishes.item?;
+        // The largest items have no room around them, nor those that lie in a way of their own.
+        let placed = ZoneFlags::CONTIG | ZoneFlags::CACHESPREAD | ZoneFlags::PCPU;
+        let pads = Pads::new(item, &wishes.hardening)
+            .filter(|pads| pads.outer().size() <= MAX_ITEM_SIZE)
+            .filter(|_| !wishes.flags.intersects(placed))
+            .unwrap_or(Pads::none(item));
+        let slab = SlabLayout::new(pads.outer(), wishes.slab_config(platform))?;
         let keg = Keg::with_layout(platform.pages(), platform.metadata(), slab);
         keg.set_reserve(wishes.reserve);
         // SAFETY: the keg was made for the outer layout.

@@ -36,7 +36,7 @@ impl<Z: Zones + ?Sized> fmt::Display for Json<'_, Z> {
     }
 }
 
-fn object(f: &mut fmt::Formatter<'_>, ZoneInfo { name, stats }: &ZoneInfo) -> fmt::Result {
+fn object(f: &mut fmt::Formatter<'_>, ZoneInfo { name, stats, .. }: &ZoneInfo) -> fmt::Result {
     f.write_str("{\"name\":")?;
     string(f, name.as_str())?;
     for (key, value) in numbers(stats) {

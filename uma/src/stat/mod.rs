@@ -23,7 +23,7 @@ pub use json::Json;
 pub use prometheus::Prometheus;
 pub use table::Table;
 
-use crate::Registry;
+use crate::{Registry, ZoneFlags, ZoneRef};
 
 /// One zone as it was when asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,18 @@ pub struct ZoneInfo {
     pub name: Name,
     /// Its figures.
     pub stats: Stats,
+    /// Its flags.
+    pub flags: ZoneFlags,
+    /// The zone on whose slabs it stands, if it is a secondary zone.
+    pub primary: Option<Name>,
+}
+
+impl ZoneInfo {
+    /// Of a zone of a registry, as it is now.
+    pub(crate) fn of(zone: ZoneRef<'_>) -> Self {
+        let (name, stats) = (zone.name(), zone.stats());
+        Self { name, stats, flags: zone.flags(), primary: zone.primary() }
+    }
 }
 
 /// Zones whose figures can be shown.
@@ -55,7 +67,7 @@ impl<L: RawMutex> Zones for Registry<L> {
         let mut result = Ok(());
         self.visit(&mut |zone| {
             if result.is_ok() {
-                result = each(&ZoneInfo { name: zone.name(), stats: zone.stats() });
+                result = each(&ZoneInfo::of(zone));
             }
         });
         result

@@ -29,7 +29,7 @@ const HEAD: &str = "ITEM                             SIZE      LIMIT       USED 
 impl<Z: Zones + ?Sized> fmt::Display for Table<'_, Z> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{HEAD}")?;
-        self.0.try_each(&mut |ZoneInfo { name, stats }| {
+        self.0.try_each(&mut |ZoneInfo { name, stats, .. }| {
             writeln!(
                 f,
                 "{name:<31} {:>5} {:>10} {:>10} {:>10} {:>12} {:>8} {:>8} {:>7}",
