@@ -169,6 +169,11 @@ impl Hardening {
         self.live
     }
 
+    /// See [`quarantine`](Self::quarantine).
+    pub const fn quarantined(&self) -> u32 {
+        self.quarantine
+    }
+
     /// See [`sample`](Self::sample).
     pub const fn one_in(&self) -> u32 {
         self.sample

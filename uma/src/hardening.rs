@@ -10,6 +10,7 @@
 //! ```
 
 use std::boxed::Box;
+use std::cell::Cell;
 use std::fmt;
 use std::string::String;
 use std::vec::Vec;
@@ -73,17 +74,29 @@ fn parse(text: &str) -> Vec<Wish> {
 
 /// The number that the system has for the calling thread.
 pub(crate) fn thread() -> u64 {
-    #[cfg(target_os = "linux")]
-    return rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs().into();
-    #[cfg(not(target_os = "linux"))]
-    {
-        // Threads are numbered as they come.
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-        std::thread_local! {
-            static MINE: u64 = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
-        MINE.try_with(|mine| *mine).unwrap_or(0)
+    std::thread_local! {
+        // Asked once. In a child of fork, its thread goes by the number that it had in the parent.
+        static MINE: Cell<u64> = const { Cell::new(0) };
     }
+    let mine = MINE.try_with(|mine| {
+        if mine.get() == 0 {
+            mine.set(new_thread());
+        }
+        mine.get()
+    });
+    mine.unwrap_or_else(|_| new_thread())
+}
+
+#[cfg(target_os = "linux")]
+fn new_thread() -> u64 {
+    rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs().into()
+}
+
+/// Threads are numbered as they come.
+#[cfg(not(target_os = "linux"))]
+fn new_thread() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The return addresses of the calls that led here, without the innermost, which are ours.

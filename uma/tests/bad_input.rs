@@ -4,7 +4,7 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 
 use uma::core::{AllocError, ConfigError, ConfigFault, PageError, Request};
-use uma::{ObjectCache, RawZone, Zone};
+use uma::{Hardening, ObjectCache, RawZone, Zone};
 
 /// Tries to build a raw zone and returns why that failed.
 fn refused(size: usize, align: usize) -> ConfigError {
@@ -164,7 +164,8 @@ fn an_exhausted_region() {
 #[test]
 fn a_double_free_is_found_when_the_item_reaches_its_slab() {
     let layout = Layout::from_size_align(64, 8).unwrap();
-    let zone = RawZone::builder("twice", layout).bucket(0).build().unwrap();
+    let plain = RawZone::builder("twice", layout).hardening(Hardening::RELEASE);
+    let zone = plain.bucket(0).build().unwrap();
     let item = zone.alloc(Request::NOWAIT).unwrap();
     // SAFETY: the second free is the misuse under test; without caches it is found at once, and
     // changes nothing.

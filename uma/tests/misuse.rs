@@ -9,7 +9,7 @@
 
 use std::alloc::Layout;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::ptr::NonNull;
 
 use uma::core::{Item, Request};
@@ -191,6 +191,21 @@ mod cells {
         forget(zone);
     }
 
+    /// Zones that do not choose; what the environment says counts.
+    pub(super) fn wished(_: Tier) {
+        let zone = RawZone::builder("conn 1", layout(SIZE)).build().unwrap();
+        let other = RawZone::builder("other", layout(SIZE)).build().unwrap();
+        let chosen = RawZone::builder("conn 2", layout(SIZE));
+        let chosen = chosen.hardening(Hardening::RELEASE).build().unwrap();
+        for zone in [&other, &chosen, &zone] {
+            let item = alloc(zone);
+            free(zone, item);
+            free(zone, item);
+            eprintln!("past \"{}\"", zone.name());
+        }
+        std::process::exit(0);
+    }
+
     /// Far enough to leave any slab.
     pub(super) fn long_overflow(tier: Tier) {
         let zone = zone("victim", tier);
@@ -227,6 +242,7 @@ const CELLS: &[(&str, Cell)] = &[
     ("underflow", cells::underflow),
     ("long_overflow", cells::long_overflow),
     ("leak", cells::leak),
+    ("wished", cells::wished),
 ];
 
 /// Not a test: what the children run.
@@ -241,11 +257,16 @@ fn child() {
 }
 
 /// Runs a cell, and returns how it ended and what it wrote.
-fn run(name: &str, tier: Tier) -> (std::process::ExitStatus, String) {
+fn run(name: &str, tier: Tier) -> (ExitStatus, String) {
+    run_with(name, tier, "")
+}
+
+/// The same with a value of `UMA_DEBUG`.
+fn run_with(name: &str, tier: Tier, wish: &str) -> (ExitStatus, String) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--nocapture", "--test-threads=1"])
         .env(CELL, format!("{name}/{tier:?}"))
-        .env_remove("UMA_DEBUG")
+        .env("UMA_DEBUG", wish)
         .output()
         .unwrap();
     (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
@@ -408,5 +429,36 @@ fn leak() {
             .unwrap();
         let report = text.split_once("whose memory stays").unwrap().1;
         assert!(report.contains(first) && report.contains(second), "{tier:?}: {text}");
+    }
+}
+
+#[test]
+fn the_environment_chooses_for_zones_that_do_not() {
+    if uma::debug::has_sanitizer() {
+        eprintln!("NOT RUN: under the sanitizer zones that do not choose are checked anyway");
+        return;
+    }
+    let conn = "uma: zone \"conn 1\" of 61-byte items: double free";
+    let other = "uma: zone \"other\" of 61-byte items: double free";
+    for (wish, found, past) in [
+        ("", None, "past \"conn 1\""),
+        ("release", None, "past \"conn 1\""),
+        ("debug", Some(other), ""),
+        ("hardened", Some(other), ""),
+        ("sampled/1", Some(other), ""),
+        (" debug:conn , sampled/1000", Some(conn), "past \"conn 2\""),
+        ("release:conn,debug:c,hardened:o", Some(other), ""),
+        ("release:conn,debug:c", None, "past \"conn 1\""),
+        ("debugg,debug:conn", Some(conn), "\"debugg\" is none of release, hardened, debug"),
+    ] {
+        let (status, text) = run_with("wished", Tier::Release, wish);
+        assert!(text.contains(past), "{wish}: {text}");
+        match found {
+            Some(found) => {
+                assert!(text.contains(found), "{wish}: {text}");
+                assert_eq!(status.signal(), Some(libc::SIGABRT), "{wish}: {text}");
+            }
+            None => assert!(status.success() && !text.contains("double free"), "{wish}: {text}"),
+        }
     }
 }
