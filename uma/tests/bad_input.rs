@@ -9,7 +9,11 @@ use uma::{Hardening, ObjectCache, RawZone, Zone};
 /// Tries to build a raw zone and returns why that failed.
 fn refused(size: usize, align: usize) -> ConfigError {
     let builder = RawZone::builder("bad", Layout::new::<u8>()).size_align(size, align);
-    builder.build().expect_err("such a zone cannot be")
+    // With red zones as without.
+    let error = builder.clone().hardening(Hardening::RELEASE).build();
+    let error = error.expect_err("such a zone cannot be");
+    assert_eq!(builder.hardening(Hardening::DEBUG).build().unwrap_err(), error);
+    error
 }
 
 #[track_caller]

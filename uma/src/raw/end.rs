@@ -154,7 +154,7 @@ fn report_leak<P: Platform>(
 }
 
 /// Items in use that are listed when a zone ends that knows all of them.
-const MOST_LISTED: usize = 1000;
+const MOST_LISTED: usize = 100;
 
 /// Where the first few items are that are out.
 #[derive(Clone, Copy)]

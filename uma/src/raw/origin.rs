@@ -129,6 +129,9 @@ impl<P: Platform> Origin<P> for OwnSlabs {
 
     fn open(&self, platform: &P, wishes: Wishes) -> Result<PaddedSlabs<P>, ConfigFault> {
         let item = wishes.item?;
+        if item.size() == 0 {
+            return Err(ConfigFault::ZeroSize);
+        }
         // The largest items have no room around them, nor those that lie in a way of their own.
         let placed = ZoneFlags::CONTIG | ZoneFlags::CACHESPREAD | ZoneFlags::PCPU;
         let pads = Pads::new(item, &wishes.hardening)
