@@ -397,7 +397,8 @@ fn a_pool_of_items_between_guard_pages() {
         let pages = Fake::new();
         let pool = pool(&pages, size, align);
         let due = (0..1000).filter(|_| pool.is_due()).count();
-        assert_eq!(due, 100);
+        // Under AddressSanitizer the stack is not always in the same place.
+        assert!((97..=100).contains(&due), "{due} of 1000");
         let shadow = |n: usize| Item::new(NonNull::without_provenance(n.try_into().unwrap()));
         let mut items: Vec<Item> = Vec::new();
         for n in 1..=SLOTS {
