@@ -13,6 +13,7 @@
 //! | `static_exhaustion` | [`programs::suppliers::static_exhaustion`] |
 //! | `mmap_budget` | [`programs::suppliers::mmap_budget`] |
 //! | `misuse` | [`programs::misuse::misuse`] |
+//! | `vmem_ops` | [`programs::vmem::vmem_ops`] |
 //!
 //! `ci/fuzz.sh` builds and runs them all. When one fails, it prints the program as Rust: paste it into a
 //! test that calls the same function, and keep that.

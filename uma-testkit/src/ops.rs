@@ -15,6 +15,7 @@
 //! | [`pages::PageProgram`] | page suppliers |
 //! | [`typed::TypedProgram`] | zones of a Rust type, and object caches |
 
+pub mod decisions;
 pub mod layout;
 pub mod misuse;
 pub mod pages;

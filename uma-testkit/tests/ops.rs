@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::Union;
 use proptest::test_runner::{Config as RunnerConfig, TestRunner};
 
+use uma_testkit::ops::decisions::Decisions;
 use uma_testkit::ops::layout::Layouts;
 use uma_testkit::ops::misuse::{Misuse, Wrong};
 use uma_testkit::ops::pages::{PageConfig, PageOp, PageProgram};
@@ -205,6 +206,12 @@ fn slab_layouts() {
 #[test]
 fn kegs() {
     check(150, program(), programs::keg::keg_ops);
+}
+
+#[test]
+fn arenas() {
+    let decisions = prop::collection::vec(any::<u8>(), 0..1500).prop_map(Decisions);
+    check(100, decisions, programs::vmem::vmem_ops);
 }
 
 #[test]

@@ -45,6 +45,7 @@ macro_rules! seeds {
 }
 
 use uma_testkit::ops::Program;
+use uma_testkit::ops::decisions::Decisions;
 use uma_testkit::ops::layout::Layouts;
 use uma_testkit::ops::misuse::Misuse;
 use uma_testkit::ops::pages::PageProgram;
@@ -60,4 +61,5 @@ seeds! {
         |(pages, keg)| programs::suppliers::static_exhaustion(pages, keg);
     mmap_budget: PageProgram => programs::suppliers::mmap_budget;
     misuse: Misuse => programs::misuse::misuse;
+    vmem_ops: Decisions => programs::vmem::vmem_ops;
 }

@@ -14,6 +14,7 @@
 //! | [`suppliers::static_exhaustion`] | pages from a region, and a keg there |
 //! | [`suppliers::mmap_budget`] | pages from the system, in tiny chunks |
 //! | [`misuse::misuse`] | one wrong free |
+//! | [`vmem::vmem_ops`] | an arena, beside the model of `uma-vmem` |
 #![allow(unreachable_pub, reason = "it is a module here, and part of a library in `fuzz/`")]
 
 pub mod cache;
@@ -22,6 +23,7 @@ pub mod layout;
 pub mod misuse;
 pub mod suppliers;
 pub mod typed;
+pub mod vmem;
 pub mod zone;
 
 use std::alloc::Layout;

@@ -1,0 +1,175 @@
+//! Callers that wait for room.
+
+mod common;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Park, now};
+use parking_lot::RawMutex;
+use uma_core::{Deadline, NoSleep, Request};
+use uma_testkit::{HeapMeta, Rng};
+use uma_vmem::{Arena, ArenaConfig, Policy, SegmentKind, VmemFault};
+
+type Waiting = Arena<RawMutex, HeapMeta, Park>;
+
+fn arena(size: usize) -> Waiting {
+    let config = ArenaConfig::new("busy", 1).unwrap();
+    Arena::create(config, 0, size, HeapMeta::new(), Park).unwrap()
+}
+
+fn until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it never came about");
+        thread::yield_now();
+    }
+}
+
+/// In the order of arrival those whom the room suits, and nobody is held up by a larger request.
+#[test]
+fn served_in_order_as_far_as_it_fits() {
+    let arena = arena(10);
+    let at: Vec<_> =
+        (0..10).map(|_| arena.alloc(1, Policy::Next, Request::WAIT).unwrap()).collect();
+    let order = AtomicUsize::new(0);
+    let mut came = [0; 4];
+    thread::scope(|scope| {
+        let wants = [4, 1, 1, 2];
+        let handles = wants.map(|size| {
+            let before = arena.waiting();
+            let (arena, order) = (&arena, &order);
+            let handle = scope.spawn(move || {
+                let at = arena.alloc(size, Policy::Best, Request::WAIT).unwrap();
+                (at, order.fetch_add(1, Ordering::SeqCst))
+            });
+            until(|| arena.waiting() > before);
+            handle
+        });
+        let arrived = |count| until(|| order.load(Ordering::SeqCst) == count);
+        arena.free(at[5], 1).unwrap();
+        arrived(1);
+        arena.free(at[9], 1).unwrap();
+        arrived(2);
+        arena.free(at[0], 1).unwrap();
+        arena.free(at[1], 1).unwrap();
+        arrived(3);
+        assert_eq!((arena.waiting(), arena.size(SegmentKind::Free)), (1, 0));
+        // Four in a row; as long as there are not, the oldest gets nothing.
+        for one in [7, 3, 8] {
+            arena.free(at[one], 1).unwrap();
+        }
+        assert_eq!((arena.waiting(), arena.size(SegmentKind::Free)), (1, 3));
+        arena.free(at[6], 1).unwrap();
+        for one in [2, 4] {
+            arena.free(at[one], 1).unwrap();
+        }
+        arena.free(5, 1).unwrap();
+        for (came, handle) in came.iter_mut().zip(handles) {
+            *came = handle.join().unwrap().1;
+        }
+    });
+    assert_eq!(came, [3, 0, 1, 2]);
+    let stats = arena.stats();
+    assert_eq!((stats.waits, stats.waiting, stats.fails), (4, 0, 0));
+}
+
+#[test]
+fn deadlines() {
+    let arena = arena(4);
+    arena.alloc(3, Policy::Instant, Request::WAIT).unwrap();
+    let start = now();
+    let request = Request::until(Deadline::at(start + 20_000_000));
+    let error = arena.alloc(2, Policy::Instant, request).unwrap_err();
+    assert_eq!(error.fault, VmemFault::TimedOut { size: 2 });
+    assert!(now() >= start + 20_000_000);
+    // One that has passed is not waited for at all; what there is it gets.
+    let past = Request::until(Deadline::at(1));
+    assert_eq!(
+        arena.alloc(2, Policy::Instant, past).unwrap_err().fault,
+        VmemFault::TimedOut { size: 2 }
+    );
+    arena.alloc(1, Policy::Instant, past).unwrap();
+    assert_eq!((arena.stats().waiting, arena.waiting()), (0, 0));
+    // Who cannot sleep fails at once.
+    let config = ArenaConfig::new("awake", 1).unwrap();
+    let awake = Arena::<RawMutex, _, _>::new(config, HeapMeta::new(), NoSleep);
+    let error = awake.alloc(1, Policy::Instant, Request::WAIT).unwrap_err();
+    assert_eq!(error.fault, VmemFault::Exhausted { size: 1, free: 0 });
+}
+
+#[test]
+fn a_new_span_serves_who_waits() {
+    let arena = arena(1);
+    arena.alloc(1, Policy::Instant, Request::WAIT).unwrap();
+    thread::scope(|scope| {
+        let waiters: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| arena.alloc(2, Policy::Instant, Request::WAIT).unwrap()))
+            .collect();
+        until(|| arena.waiting() == 3);
+        arena.add(100, 6).unwrap();
+        let mut at: Vec<_> = waiters.into_iter().map(|waiter| waiter.join().unwrap()).collect();
+        at.sort_unstable();
+        assert_eq!(at, [100, 102, 104]);
+    });
+}
+
+/// A parent says nothing when it has room again; it is asked.
+#[test]
+fn a_parent_is_asked_again() {
+    let root = arena(10);
+    let held = root.alloc(10, Policy::Instant, Request::NOWAIT).unwrap();
+    let config = ArenaConfig::new("child", 1).unwrap().retry_every(2_000_000);
+    let child = Arena::<RawMutex, _, _, _>::xcreate(config, &root, HeapMeta::new(), Park);
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| child.alloc(5, Policy::Instant, Request::WAIT).unwrap());
+        until(|| child.waiting() == 1);
+        root.free(held, 10).unwrap();
+        let at = waiter.join().unwrap();
+        assert_eq!((child.stats().waits, root.stats().in_use), (1, 5));
+        child.free(at, 5).unwrap();
+        assert_eq!(root.stats().in_use, 0);
+    });
+}
+
+/// Many threads in a small arena over another: all get what they want in the end, and all is free then.
+#[test]
+fn all_wait_and_all_are_served() {
+    let rounds = if cfg!(debug_assertions) { 2_000 } else { 20_000 };
+    let root = arena(64);
+    let config = ArenaConfig::new("child", 1).unwrap().retry_every(1_000_000);
+    let child = Arena::<RawMutex, _, _, _>::xcreate(config, &root, HeapMeta::new(), Park);
+    let owner: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
+    thread::scope(|scope| {
+        for me in 1..=6 {
+            let (child, owner) = (&child, &owner);
+            scope.spawn(move || {
+                let mut rng = Rng::new(me as u64);
+                for _ in 0..rounds {
+                    let size = rng.below(20) + 1;
+                    let soon = Request::until(Deadline::at(child.stats().allocs));
+                    let request = if rng.one_in(8) { soon } else { Request::WAIT };
+                    let Ok(at) = child.alloc(size, Policy::Instant, request) else { continue };
+                    for place in &owner[at..at + size] {
+                        assert_eq!(place.swap(me, Ordering::SeqCst), 0);
+                    }
+                    if rng.one_in(16) {
+                        thread::yield_now();
+                    }
+                    for place in &owner[at..at + size] {
+                        assert_eq!(place.swap(0, Ordering::SeqCst), me);
+                    }
+                    child.free(at, size).unwrap();
+                }
+            });
+        }
+    });
+    let stats = child.stats();
+    assert!(stats.waits > 0, "nobody had to wait: {stats:?}");
+    assert_eq!((stats.size, stats.in_use, stats.waiting, stats.segments), (0, 0, 0, 0));
+    assert_eq!(child.waiting(), 0);
+    // No tag stays promised to those who waited.
+    assert!(stats.meta_bytes <= 4096, "{stats:?}");
+    assert_eq!(root.stats().in_use, 0);
+}
