@@ -17,12 +17,12 @@ use core::ptr::{self, NonNull};
 use uma::core::{AllocError, ConfigFault, Name, PageRun, PageSupplier, Reclaim, Request};
 use uma::{DefaultPlatform, Platform};
 
-use crate::classes::SizeClasses;
+use crate::classes::{MAX_CLASSES, SizeClasses};
 use crate::error::{Fault, MallocError, MallocFault, Misuse};
 use crate::map::{GRANULE, LARGE, NOTHING, REST};
 use crate::pinned::{Core, CorePtr};
 use crate::stats::MallocStats;
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
 /// Largest alignment, in bytes.
 const MAX_ALIGN: usize = isize::MAX.unsigned_abs() / 2 + 1;
@@ -88,6 +88,7 @@ pub(crate) enum Place {
 /// Zones with items in use report them, as does the instance for large runs; the memory of these stays.
 pub struct Malloc<P: Platform = DefaultPlatform> {
     core: AtomicPtr<Core<P>>,
+    fails: AtomicU64,
     pub(crate) table: &'static SizeClasses,
     pub(crate) name: Name,
     pub(crate) platform: P,
@@ -111,7 +112,8 @@ impl<P: Platform> Malloc<P> {
     /// An instance on a platform.
     pub const fn new_in(name: &str, table: &'static SizeClasses, platform: P) -> Self {
         let core = AtomicPtr::new(ptr::null_mut());
-        Self { core, table, name: Name::new(name), platform }
+        let (fails, name) = (AtomicU64::new(0), Name::new(name));
+        Self { core, fails, table, name, platform }
     }
 
     /// The instance's name.
@@ -176,9 +178,7 @@ impl<P: Platform> Malloc<P> {
     #[cold]
     #[inline(never)]
     pub(crate) fn error(&self, size: usize, align: usize, fault: MallocFault) -> MallocError {
-        if let Some(core) = self.made() {
-            self.fields(core).counters.fails.fetch_add(1, Ordering::Relaxed);
-        }
+        self.fails.fetch_add(1, Ordering::Relaxed);
         MallocError { name: self.name, size, align, fault }
     }
 
@@ -397,29 +397,35 @@ impl<P: Platform> Malloc<P> {
         Ok(base)
     }
 
-    /// Where a pointer leads, without touching what it points to.
+    /// The tag of what a pointer leads to, and the class if that is a slab of one.
     #[inline(always)]
-    pub(crate) fn locate(&self, core: CorePtr<P>, at: NonNull<u8>) -> Result<Place, Fault> {
-        let addr = at.addr().get();
-        let tag = self.fields(core).map.tag(addr);
-        if let Some(class) = usize::from(tag).checked_sub(1)
-            && class < self.table.count()
-        {
-            // SAFETY: the core is ours, and the table has the class.
-            return match unsafe { core.class(class) }.cut.begins_at(addr) {
-                true => Ok(Place::Class(class)),
-                false => Err(Fault::Interior),
-            };
-        }
-        self.locate_slow(addr, tag)
+    fn class_at(&self, core: CorePtr<P>, at: NonNull<u8>) -> (u8, Option<usize>) {
+        let tag = self.fields(core).map.tag(at.addr().get());
+        // Other tags of slabs than those of the table's classes are never set.
+        let class = usize::from(tag).wrapping_sub(1);
+        (tag, (class < MAX_CLASSES).then_some(class))
     }
 
-    #[inline(never)]
-    fn locate_slow(&self, addr: usize, tag: u8) -> Result<Place, Fault> {
-        match tag {
-            LARGE if addr.is_multiple_of(GRANULE) => Ok(Place::Large),
+    /// Whether an item of this class begins there.
+    ///
+    /// # Safety
+    ///
+    /// `class_at` found the class there.
+    #[inline(always)]
+    unsafe fn begins(&self, core: CorePtr<P>, class: usize, at: NonNull<u8>) -> bool {
+        // SAFETY: the core is ours, and has the classes that are in its map.
+        unsafe { core.class(class) }.cut.begins_at(at.addr().get())
+    }
+
+    /// Where a pointer leads, without touching what it points to.
+    #[inline]
+    pub(crate) fn locate(&self, core: CorePtr<P>, at: NonNull<u8>) -> Result<Place, Fault> {
+        match self.class_at(core, at) {
+            // SAFETY: the class was found there.
+            (_, Some(class)) if unsafe { self.begins(core, class, at) } => Ok(Place::Class(class)),
+            (LARGE, _) if at.addr().get().is_multiple_of(GRANULE) => Ok(Place::Large),
             // The middle of a large run looks like nothing; see `misuse`.
-            NOTHING => Err(Fault::Foreign),
+            (NOTHING, _) => Err(Fault::Foreign),
             _ => Err(Fault::Interior),
         }
     }
@@ -536,6 +542,23 @@ impl<P: Platform> Malloc<P> {
     #[inline(always)]
     pub(crate) unsafe fn release(&self, at: NonNull<u8>) -> Result<usize, Fault> {
         let core = self.made().ok_or(Fault::Foreign)?;
+        // SAFETY: the class was found there; the caller's duty is passed on.
+        unsafe {
+            match self.class_at(core, at) {
+                (_, Some(class)) if self.begins(core, class, at) => self.free_item(core, class, at),
+                _ => self.release_slow(core, at),
+            }
+        }
+    }
+
+    /// The long way, for large runs and what is refused.
+    ///
+    /// # Safety
+    ///
+    /// As [`free`](Self::free).
+    #[cold]
+    #[inline(never)]
+    unsafe fn release_slow(&self, core: CorePtr<P>, at: NonNull<u8>) -> Result<usize, Fault> {
         match self.locate(core, at)? {
             // SAFETY: the caller's duty is passed on; an item of the class begins there.
             Place::Class(class) => unsafe { self.free_item(core, class, at) },
@@ -555,11 +578,32 @@ impl<P: Platform> Malloc<P> {
         align: usize,
     ) -> Result<usize, Fault> {
         let core = self.made().ok_or(Fault::Foreign)?;
-        match self.locate(core, at)? {
-            Place::Class(class) if self.table.class_for(size, align) == Some(class) => {
-                // SAFETY: the caller's duty is passed on; an item of the class begins there.
-                unsafe { self.free_item(core, class, at) }
+        // SAFETY: the class was found there; the caller's duty is passed on.
+        unsafe {
+            match self.class_at(core, at) {
+                (_, Some(class))
+                    if self.begins(core, class, at)
+                        && self.table.class_for(size, align) == Some(class) =>
+                {
+                    self.free_item(core, class, at)
+                }
+                _ => self.release_sized_slow(core, at, size),
             }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As [`free`](Self::free).
+    #[cold]
+    #[inline(never)]
+    unsafe fn release_sized_slow(
+        &self,
+        core: CorePtr<P>,
+        at: NonNull<u8>,
+        size: usize,
+    ) -> Result<usize, Fault> {
+        match self.locate(core, at)? {
             Place::Large if self.large_size(core, at) == Some(size) => {
                 // SAFETY: the caller's duty is passed on.
                 unsafe { self.free_large(core, at) }
@@ -681,6 +725,7 @@ impl<P: Platform> Malloc<P> {
     /// `uma::stat()`.
     pub fn stats(&self) -> MallocStats {
         let mut stats = MallocStats::default();
+        stats.fails = self.fails.load(Ordering::Relaxed);
         let Some(core) = self.made() else { return stats };
         for class in 0..self.table.count() {
             // SAFETY: the core is ours, and the table has the class.

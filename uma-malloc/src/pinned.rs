@@ -64,8 +64,8 @@ impl Cut {
     }
 }
 
-/// One class.
-#[repr(C)]
+/// One class. Its size is a power of two, so that a shift leads to it.
+#[repr(C, align(256))]
 pub(crate) struct Class<P: Platform> {
     pub(crate) zone: ClassZone<P>,
     pub(crate) cut: Cut,

@@ -44,7 +44,6 @@ impl MallocStats {
 
 /// What the zones do not count.
 pub(crate) struct Counters {
-    pub(crate) fails: AtomicU64,
     pub(crate) large_allocs: AtomicU64,
     pub(crate) large_frees: AtomicU64,
     pub(crate) large_bytes: AtomicUsize,
@@ -54,7 +53,6 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) const fn new() -> Self {
         Self {
-            fails: AtomicU64::new(0),
             large_allocs: AtomicU64::new(0),
             large_frees: AtomicU64::new(0),
             large_bytes: AtomicUsize::new(0),
@@ -78,7 +76,6 @@ impl Counters {
         let bytes = self.large_bytes.load(Ordering::Relaxed) as u64;
         stats.allocs += allocs;
         stats.frees += frees;
-        stats.fails = self.fails.load(Ordering::Relaxed);
         stats.bytes += bytes;
         stats.held += bytes;
         stats.large = allocs.saturating_sub(frees);

@@ -11,12 +11,14 @@
 //! |---|---|
 //! | [`Program`] | stacks of item sources: a keg, a cache, a whole zone |
 //! | [`layout::Layouts`] | slab layouts |
+//! | [`malloc::MallocProgram`] | allocation of any size |
 //! | [`misuse::Misuse`] | one wrong free |
 //! | [`pages::PageProgram`] | page suppliers |
 //! | [`typed::TypedProgram`] | zones of a Rust type, and object caches |
 
 pub mod decisions;
 pub mod layout;
+pub mod malloc;
 pub mod misuse;
 pub mod pages;
 pub mod typed;

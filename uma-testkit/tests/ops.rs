@@ -9,6 +9,7 @@ use proptest::test_runner::{Config as RunnerConfig, TestRunner};
 
 use uma_testkit::ops::decisions::Decisions;
 use uma_testkit::ops::layout::Layouts;
+use uma_testkit::ops::malloc::{Bytes, MallocConfig, MallocOp, MallocProgram};
 use uma_testkit::ops::misuse::{Misuse, Wrong};
 use uma_testkit::ops::pages::{PageConfig, PageOp, PageProgram};
 use uma_testkit::ops::typed::{TypedConfig, TypedOp, TypedProgram};
@@ -185,6 +186,60 @@ fn typed_program() -> impl Strategy<Value = TypedProgram> {
         .prop_map(|(cpus, bucket, limit, slabs)| TypedConfig { cpus, bucket, limit, slabs });
     (config, prop::collection::vec(typed_op(), 0..60))
         .prop_map(|(config, ops)| TypedProgram { config, ops })
+}
+
+fn malloc_op() -> impl Strategy<Value = MallocOp> {
+    // Small sizes mostly, and the neighbours of powers of two.
+    let edge = (0..17_u32, 0..3_u16)
+        .prop_map(|(power, by)| (((1 << power) - 1_u32) as u16).wrapping_add(by));
+    let base = prop_oneof![3 => 0..600_u16, 2 => edge, 1 => any::<u16>()];
+    let bytes = (base, prop_oneof![3 => Just(0_u8), 1 => 0..5_u8])
+        .prop_map(|(base, shift)| Bytes { base, shift });
+    let cpu = || 0..4_u8;
+    Union::new_weighted(vec![
+        (8, (cpu(), bytes.clone()).prop_map(|(cpu, bytes)| MallocOp::Alloc { cpu, bytes }).boxed()),
+        (2, bytes.clone().prop_map(|bytes| MallocOp::AllocZeroed { bytes }).boxed()),
+        (
+            2,
+            (bytes.clone(), byte())
+                .prop_map(|(bytes, times)| MallocOp::AllocMany { bytes, times })
+                .boxed(),
+        ),
+        (
+            3,
+            (bytes.clone(), byte())
+                .prop_map(|(bytes, align)| MallocOp::AllocAligned { bytes, align })
+                .boxed(),
+        ),
+        (1, any::<u16>().prop_map(|less| MallocOp::AllocAbsurd { less }).boxed()),
+        (4, (cpu(), byte()).prop_map(|(cpu, i)| MallocOp::Free { cpu, i }).boxed()),
+        (4, (cpu(), byte()).prop_map(|(cpu, i)| MallocOp::FreeSized { cpu, i }).boxed()),
+        (2, (byte(), byte()).prop_map(|(i, times)| MallocOp::FreeMany { i, times }).boxed()),
+        (5, (byte(), bytes.clone()).prop_map(|(i, bytes)| MallocOp::Realloc { i, bytes }).boxed()),
+        (2, (byte(), bytes).prop_map(|(i, bytes)| MallocOp::WrongSize { i, bytes }).boxed()),
+        (
+            2,
+            (byte(), any::<u32>()).prop_map(|(i, offset)| MallocOp::Interior { i, offset }).boxed(),
+        ),
+        (3, Just(MallocOp::Again).boxed()),
+        (1, soon().prop_map(|k| MallocOp::FailPages { k }).boxed()),
+        (1, soon().prop_map(|k| MallocOp::FailMeta { k }).boxed()),
+        (1, mode().prop_map(|mode| MallocOp::Reclaim { mode }).boxed()),
+        (1, Just(MallocOp::Live).boxed()),
+        (1, Just(MallocOp::Verify).boxed()),
+    ])
+}
+
+#[test]
+fn mallocs() {
+    let config = (byte(), byte(), byte()).prop_map(|(table, cpus, memory)| MallocConfig {
+        table,
+        cpus,
+        memory,
+    });
+    let programs = (config, prop::collection::vec(malloc_op(), 0..60))
+        .prop_map(|(config, ops)| MallocProgram { config, ops });
+    check(150, programs, programs::malloc::malloc_ops);
 }
 
 #[test]

@@ -70,7 +70,7 @@ mod svg {
 
     fn color(name: &str) -> RGBColor {
         match name {
-            "uma" | "uma-from-c" | "uma-bare" | "one call" => RGBColor(31, 119, 180),
+            "uma" | "uma-from-c" | "uma-bare" | "uma-malloc" | "one call" => RGBColor(31, 119, 180),
             "limit" | "pages in use" | "timer alone" => RGBColor(160, 160, 160),
             "mimalloc" => RGBColor(214, 39, 40),
             "system" => RGBColor(255, 127, 14),

@@ -8,10 +8,11 @@ use crate::subject::pools::{Infinity, Linear, Locked, Opool, Sharded};
 use crate::subject::zone::{HasZone, Size, Uma, UmaBare, UmaFromC};
 
 /// All names that a subject can have, in the order of tables.
-pub(crate) const NAMES: [&str; 14] = [
+pub(crate) const NAMES: [&str; 15] = [
     "uma",
     "uma-from-c",
     "uma-bare",
+    "uma-malloc",
     "mimalloc",
     "system",
     "jemalloc",
@@ -69,6 +70,7 @@ where
     if let Some(bare) = UmaBare::<N>::new() {
         one!(filter, visit, "uma-bare", bare);
     }
+    one!(filter, visit, "uma-malloc", malloc::UmaMalloc::<N>);
     #[cfg(feature = "mimalloc")]
     one!(filter, visit, "mimalloc", malloc::Mimalloc::<N>);
     one!(filter, visit, "system", System::<N>);

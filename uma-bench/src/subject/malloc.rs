@@ -42,6 +42,34 @@ macro_rules! malloc {
     };
 }
 
+/// Size classes in zones, in a static.
+static HEAP: uma_malloc::Malloc =
+    uma_malloc::Malloc::new("bench", uma_malloc::SizeClasses::GENERAL);
+
+/// What a malloc on them would be: two functions that are not inlined.
+#[inline(never)]
+extern "C" fn heap_alloc(size: usize) -> *mut libc::c_void {
+    HEAP.alloc_or_null(size, uma_malloc::Request::NOWAIT).cast()
+}
+
+/// # Safety
+///
+/// The memory came from the function above.
+#[inline(never)]
+unsafe extern "C" fn heap_free(at: *mut libc::c_void) {
+    if let Some(at) = std::ptr::NonNull::new(at.cast()) {
+        // SAFETY: passed on to the caller.
+        unsafe { HEAP.free(at) }
+    }
+}
+
+malloc!(
+    /// Zones of size classes, called as from C.
+    UmaMalloc,
+    heap_alloc,
+    |pointer, _| heap_free(pointer),
+);
+
 malloc!(
     /// The malloc of the C library.
     System,
@@ -153,6 +181,7 @@ pub(crate) fn is_there(name: &str) -> bool {
 /// Asks a malloc to give back what it can.
 pub(crate) fn give_back(name: &str) {
     match name {
+        "uma-malloc" => HEAP.reclaim(uma_malloc::Reclaim::DrainCpu),
         // SAFETY: it may be called at any time.
         #[cfg(target_env = "gnu")]
         "system" => unsafe {

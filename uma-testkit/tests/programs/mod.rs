@@ -11,6 +11,7 @@
 //! | [`cache::cache_ops`] | bucket caches over a pool |
 //! | [`zone::zone_ops`] | a whole zone, with hooks |
 //! | [`typed::typed`] | zones of a type and object caches, on a platform |
+//! | [`malloc::malloc_ops`] | size classes and large runs, on a platform |
 //! | [`suppliers::static_exhaustion`] | pages from a region, and a keg there |
 //! | [`suppliers::mmap_budget`] | pages from the system, in tiny chunks |
 //! | [`misuse::misuse`] | one wrong free |
@@ -20,6 +21,7 @@
 pub mod cache;
 pub mod keg;
 pub mod layout;
+pub mod malloc;
 pub mod misuse;
 pub mod suppliers;
 pub mod typed;
