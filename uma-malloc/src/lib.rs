@@ -42,6 +42,7 @@ extern crate std;
 
 mod classes;
 mod error;
+mod free;
 mod malloc;
 mod map;
 mod pinned;

@@ -543,32 +543,56 @@ mod tests {
         }
     }
 
+    /// Who was about to insert into a table when it was replaced finds that it may not.
+    #[test]
+    fn a_table_that_was_replaced_takes_nothing() {
+        let meta = HeapMeta::new();
+        let map = PageMap::new(&meta).unwrap();
+        assert!(map.cover(start(3), GRANULE));
+        let old = map.table.load(Ordering::Relaxed);
+        assert!(map.grow(old));
+        let late = Leaf::new(99);
+        // SAFETY: the old table stays, and refuses the leaf.
+        let inserted = unsafe { Table::insert(old, 99, (&raw const late).cast_mut()) };
+        assert!(matches!(inserted, Inserted::Full));
+        // SAFETY: as above.
+        assert!(unsafe { Table::find(old, 99) }.is_none());
+        assert!(map.leaf(start(3)).is_some() && map.leaf(99 * REGION).is_none());
+    }
+
     /// Threads enter the same regions and different ones at the same time, while tables are replaced.
     #[test]
     fn threads_lose_no_entry() {
-        const EACH: usize = 400;
-        for round in 0..20 {
+        const EACH: usize = 48;
+        // What a thread enters: every other region is one that the others enter, too.
+        fn entry(thread: usize, number: usize) -> usize {
+            let region =
+                if number.is_multiple_of(2) { number } else { EACH * (thread + 1) + number };
+            start(region) + thread * GRANULE
+        }
+        for round in 0..300 {
             let meta = HeapMeta::new();
             let map = PageMap::new(&meta).unwrap();
+            let ready = std::sync::Barrier::new(4);
             std::thread::scope(|scope| {
                 for thread in 0..4 {
-                    let map = &map;
+                    let (map, ready) = (&map, &ready);
                     scope.spawn(move || {
                         let mut random = Rng::new(round * 4 + thread as u64);
+                        ready.wait();
                         for number in 0..EACH {
-                            // A granule of its own in a region that others enter, too.
-                            let at = start(number) + thread * GRANULE;
+                            let at = entry(thread, number);
                             assert!(map.cover(at, GRANULE));
                             map.set(at, GRANULE, thread as u8 + 1, 0);
                             let before = random.below(number + 1);
-                            let at = start(before) + thread * GRANULE;
-                            assert_eq!(map.tag(at), thread as u8 + 1, "{before} of {number}");
+                            let found = map.tag(entry(thread, before));
+                            assert_eq!(found, thread as u8 + 1, "{before} of {number}");
                         }
                     });
                 }
             });
             for (number, thread) in (0..EACH).flat_map(|n| (0..4).map(move |thread| (n, thread))) {
-                assert_eq!(map.tag(start(number) + thread * GRANULE), thread as u8 + 1);
+                assert_eq!(map.tag(entry(thread, number)), thread as u8 + 1);
             }
             drop(map);
             assert_eq!(meta.outstanding().runs, 0);

@@ -320,3 +320,27 @@ impl<P: Platform> Malloc<P> {
         Ok(new)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However threads meet on one stripe, no byte is lost, and the high water is near enough.
+    #[test]
+    fn nothing_is_lost_on_a_stripe() {
+        let of = MallocType::new("stripe", "");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for step in 0..50_000 {
+                        of.balance(&of.stripes[0], if step % 2 == 0 { 5000 } else { -5000 });
+                    }
+                });
+            }
+        });
+        let high = of.stats().high;
+        assert_eq!(of.stats().bytes, 0);
+        // What is in use, what threads are about to move, and what is in stripes.
+        assert!(high <= 8 * 5000 + STRIPES as u64 * 4096, "{high}");
+    }
+}

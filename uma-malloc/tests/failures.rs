@@ -64,9 +64,9 @@ fn at_every_place(plan: impl Fn(&Machine<FailNth<Fake>>) -> &uma_testkit::FailPl
         for k in 1.. {
             let machine = Machine::new(FailNth::new(Fake::new()));
             if ever {
-                plan(&machine).fail_from(k)
+                plan(&machine).fail_from(k);
             } else {
-                plan(&machine).fail_at(k)
+                plan(&machine).fail_at(k);
             }
             failures += exercise(&machine);
             assert_eq!(machine.metadata.outstanding().runs, 0, "the {k}th call failed");

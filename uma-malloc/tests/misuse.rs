@@ -53,17 +53,22 @@ fn pointers_that_are_not_ours() {
 
 #[test]
 fn pointers_into_the_middle() {
-    let machine = Machine::new(Fake::new());
-    let malloc = Malloc::new_in("misuse", SizeClasses::GENERAL, On(&machine));
-    for size in [16, 48, 64, 112, 1000, 4096, 10_240, 65536, 65537, 1 << 20, 9 << 20] {
-        let at = malloc.alloc(size, NOWAIT).unwrap();
-        for offset in [1, 8, size / 2 + 1, size - 1] {
-            // SAFETY: the offset lies in the allocation.
-            let inside = unsafe { at.add(offset) };
-            assert_eq!(refused(&malloc, inside), Fault::Interior, "{offset} of {size}");
+    // With small slabs, those of larger items hold one each.
+    for largest_slab in [64 << 10, 4096] {
+        let machine = Machine { largest_slab, ..Machine::new(Fake::new()) };
+        let malloc = Malloc::new_in("misuse", SizeClasses::GENERAL, On(&machine));
+        for size in [16, 48, 64, 112, 1000, 4096, 10_240, 65536, 65537, 1 << 20, 9 << 20] {
+            let at = malloc.alloc(size, NOWAIT).unwrap();
+            let pages = [4096, (size / 2) & !4095];
+            let pages = pages.into_iter().filter(|&offset| 0 < offset && offset < size);
+            for offset in [1, 8, size / 2 + 1, size - 1].into_iter().chain(pages) {
+                // SAFETY: the offset lies in the allocation.
+                let inside = unsafe { at.add(offset) };
+                assert_eq!(refused(&malloc, inside), Fault::Interior, "{offset} of {size}");
+            }
+            // SAFETY: the memory is ours.
+            unsafe { malloc.free(at) };
         }
-        // SAFETY: the memory is ours.
-        unsafe { malloc.free(at) };
     }
 }
 
@@ -90,6 +95,21 @@ fn double_frees() {
     // SAFETY: the memory is ours, and given up once.
     unsafe { malloc.free(at) };
     assert_eq!(refused(&malloc, at), Fault::Foreign, "a run that is back with the supplier");
+}
+
+/// After a class has given its slab back, nothing of it can be freed, and nothing there is looked at.
+#[test]
+fn pointers_into_slabs_that_went_back() {
+    let machine = Machine::new(Fake::new());
+    let malloc = Malloc::new_in("misuse", SizeClasses::GENERAL, On(&machine));
+    for size in [16, 100, 4096, 65536] {
+        let at = malloc.alloc(size, NOWAIT).unwrap();
+        // SAFETY: the memory is ours, and given up.
+        unsafe { malloc.free(at) };
+        malloc.reclaim(Reclaim::DrainCpu);
+        assert_eq!(machine.pages.outstanding().runs, 0);
+        assert_eq!(refused(&malloc, at), Fault::Foreign);
+    }
 }
 
 #[test]

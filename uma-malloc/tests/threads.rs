@@ -34,7 +34,7 @@ fn worker(number: usize, until: Instant, others: &[Sender<Held>], inbox: &Receiv
     let mut random = Rng::new(number as u64 + 1);
     let mut held: Vec<Held> = Vec::new();
     let mut steps = 0_u64;
-    while steps % 64 != 0 || Instant::now() < until {
+    while !steps.is_multiple_of(64) || Instant::now() < until {
         steps += 1;
         if held.len() > 300 || random.one_in(3) && !held.is_empty() {
             let one = held.swap_remove(random.below(held.len()));

@@ -34,14 +34,15 @@ impl CurrentCpu for OneCpu {
 pub(crate) struct Machine<P> {
     pub(crate) pages: P,
     pub(crate) metadata: HeapMeta,
+    pub(crate) largest_slab: usize,
     pub(crate) reports: Mutex<Vec<String>>,
-    registry: Registry<RawMutex>,
+    pub(crate) registry: Registry<RawMutex>,
 }
 
 impl<P> Machine<P> {
     pub(crate) fn new(pages: P) -> Self {
         let (metadata, registry) = (HeapMeta::new(), Registry::new());
-        Self { pages, metadata, reports: Mutex::default(), registry }
+        Self { pages, metadata, largest_slab: 64 << 10, reports: Mutex::default(), registry }
     }
 
     pub(crate) fn zones(&self) -> Vec<String> {
@@ -86,6 +87,10 @@ unsafe impl<'a, P: PageSupplier + Send + Sync> Platform for On<'a, P> {
 
     fn registry(&self) -> &Registry<RawMutex> {
         &self.0.registry
+    }
+
+    fn largest_slab(&self) -> usize {
+        self.0.largest_slab
     }
 
     fn relax(&self) {

@@ -24,7 +24,7 @@ impl fmt::Debug for MallocProgram {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "arbitrary", derive(arbitrary::Arbitrary))]
 pub struct MallocConfig {
-    /// Which table of classes.
+    /// Which table of classes; from 128 on, on small slabs.
     pub table: u8,
     /// CPUs, less one, of four.
     pub cpus: u8,

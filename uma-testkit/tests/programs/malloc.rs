@@ -36,6 +36,7 @@ pub fn malloc_ops(program: &MallocProgram) {
         pages: FailNth::new(Budget::new(Fake::new(), memory)),
         metadata: HeapMeta::new(),
         cpus: 1 + usize::from(config.cpus) % 4,
+        largest_slab: if config.table < 128 { 64 << 10 } else { 4096 },
         reports: RefCell::default(),
         registry: Registry::new(),
     };
@@ -76,6 +77,7 @@ struct Machine {
     pages: FailNth<Budget<Fake>>,
     metadata: HeapMeta,
     cpus: usize,
+    largest_slab: usize,
     reports: RefCell<Vec<String>>,
     registry: Registry<OneThread>,
 }
@@ -112,6 +114,10 @@ unsafe impl<'a> Platform for On<'a> {
 
     fn registry(&self) -> &Registry<OneThread> {
         &self.0.registry
+    }
+
+    fn largest_slab(&self) -> usize {
+        self.0.largest_slab
     }
 
     fn report(&self, message: fmt::Arguments<'_>) {
