@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 
 use uma::core::{ConfigFault, Metadata, Name, PageSupplier};
 use uma::keg::{SlabConfig, SlabLayout};
-use uma::{Platform, RawZone};
+use uma::{Hardening, Platform, RawZone};
 
 use crate::classes::SizeClasses;
 use crate::map::{GRANULE, PageMap};
@@ -170,7 +170,10 @@ impl<P: Platform> CorePtr<P> {
         // SAFETY: as above.
         let platform =
             unsafe { ClassPlatform::new(core.platform.clone(), map, class, slabs.items() == 1) };
-        let zone = RawZone::builder_in(zone_name(name, size).as_str(), item, platform).slab(slab);
+        // Checks may pad items; but the cut, and the marks, are those of plain slabs.
+        let zone = RawZone::builder_in(zone_name(name, size).as_str(), item, platform)
+            .slab(slab)
+            .hardening(Hardening::RELEASE);
         // SAFETY: marks take a word of items, which have one, and run anywhere.
         let zone = unsafe { zone.hooks(core.marks) }.lazy();
         Ok(Class { zone, cut: Cut::new(&slabs) })
