@@ -11,7 +11,7 @@ use std::ffi::CString;
 use std::time::Duration;
 
 use uma::core::{ConfigError, Item, Request, Stats};
-use uma::{RawZone, Reclaim};
+use uma::{Hardening, RawZone, Reclaim};
 
 use super::ctor::{Construct, Constructor};
 use super::pages::Surroundings;
@@ -27,9 +27,6 @@ const MIN_ALIGN: usize = 8;
 #[repr(C)]
 pub struct KmemCache {
     zone: RawZone<Surroundings, Construct>,
-    /// Bits of an address that are not set in an object's that may be freed the short way: those below the
-    /// alignment, or all.
-    odd: usize,
     align: usize,
     construct: Construct,
     size: usize,
@@ -161,11 +158,10 @@ impl KmemCache {
         let surroundings = Surroundings::new(typesafe);
         let mut zone =
             RawZone::builder_in(name, Layout::new::<()>(), surroundings).size_align(memory, align);
-        let checked = flags.intersects(SlabFlags::DEBUG)
-            || (SLAB_DEBUG.get() == "on" && !flags.contains(SlabFlags::NO_USER_FLAGS));
-        if checked {
-            zone = zone.bucket(0);
-        } else if args.sheaf_capacity != 0 {
+        if let Some(hardening) = Self::hardening(flags) {
+            zone = zone.hardening(hardening);
+        }
+        if args.sheaf_capacity != 0 {
             zone = zone.bucket(u16::try_from(args.sheaf_capacity).unwrap_or(u16::MAX));
         }
         // SAFETY: the caller vouches for the constructor; the memory has room for its mark.
@@ -183,9 +179,27 @@ impl KmemCache {
             );
         }
         let name = CString::new(name.replace('\0', "?")).unwrap_or_default();
-        let odd = if checked { !0 } else { align - 1 };
         let warned = AtomicBool::new(false);
-        Ok(Self { zone, odd, align, construct, size, flags, user, name, warned })
+        Ok(Self { zone, align, construct, size, flags, user, name, warned })
+    }
+
+    /// What is checked, if the flags or the policy ask for it; else it is as for all zones.
+    fn hardening(flags: SlabFlags) -> Option<Hardening> {
+        let mut flags = flags;
+        if SLAB_DEBUG.get() == "on" && !flags.contains(SlabFlags::NO_USER_FLAGS) {
+            flags |= SlabFlags::CONSISTENCY_CHECKS;
+        }
+        if !flags.intersects(SlabFlags::DEBUG) {
+            return None;
+        }
+        // Free objects keep their state here, so they are summed up and not filled. Where memory stays what it
+        // is, somebody may rightly touch them.
+        let sums = flags.contains(SlabFlags::POISON) && !flags.contains(SlabFlags::TYPESAFE_BY_RCU);
+        let hardening = Hardening::RELEASE
+            .live(true)
+            .red_zones(flags.contains(SlabFlags::RED_ZONE))
+            .owners(flags.contains(SlabFlags::STORE_USER));
+        Some(if sums { hardening.sums(true) } else { hardening })
     }
 
     /// The alignment of objects: what was asked for, and at least 8.
@@ -275,12 +289,11 @@ impl KmemCache {
         unsafe { self.zone.free_cached(Item::new(object)) }
     }
 
-    /// Whether a pointer may be given to [`free`](Self::free) without looking at it: it has the alignment of an
-    /// object, and the cache is not one that checks every free.
+    /// Whether a pointer has the alignment of an object.
     #[cfg(feature = "capi")]
     #[inline(always)]
-    pub(super) fn takes_unseen(&self, object: *const c_void) -> bool {
-        object.addr() & self.odd == 0
+    pub(super) fn is_aligned(&self, object: *const c_void) -> bool {
+        object.addr() & (self.align - 1) == 0
     }
 
     /// Fills `into` with objects, or does nothing (`kmem_cache_alloc_bulk`). Returns how many: all or none.

@@ -49,11 +49,11 @@ bitflags! {
     /// `slab_flags_t`: what kind of cache.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct SlabFlags: u32 {
-        /// Frees are checked at once; see [`DEBUG`](Self::DEBUG).
+        /// A free of what is no object of the cache in use is found out, reported, and not done.
         const CONSISTENCY_CHECKS = 0x100;
-        /// As `CONSISTENCY_CHECKS`.
+        /// That, and writes past an object, when it is freed.
         const RED_ZONE = 0x400;
-        /// As `CONSISTENCY_CHECKS`.
+        /// That, and writes to a free object, when it is allocated; not where memory stays what it is.
         const POISON = 0x800;
         /// Objects are aligned to cache lines, small ones to as much of one as they fill.
         const HWCACHE_ALIGN = 0x2000;
@@ -61,7 +61,7 @@ bitflags! {
         const CACHE_DMA = 0x4000;
         /// Memory is memory here.
         const CACHE_DMA32 = 0x8000;
-        /// As `CONSISTENCY_CHECKS`.
+        /// That, and reports say who allocated and who freed.
         const STORE_USER = 0x1_0000;
         /// Means nothing here: all memory can be reclaimed. `SLAB_TEMPORARY` is the same.
         const RECLAIM_ACCOUNT = 0x2_0000;
@@ -85,7 +85,7 @@ bitflags! {
         /// Means nothing here.
         const SKIP_KFENCE = 0x2000_0000;
 
-        /// Those that have a cache pass every object through its slabs.
+        /// Those that have a cache look at every free.
         const DEBUG = Self::CONSISTENCY_CHECKS.bits() | Self::RED_ZONE.bits() | Self::POISON.bits()
             | Self::STORE_USER.bits();
     }

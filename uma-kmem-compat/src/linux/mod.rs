@@ -23,8 +23,7 @@
 //! - `GFP_KERNEL` may fail, because nobody brings memory later: when there is no more, every cache is drained
 //!   once, and then the call fails. `__GFP_NOFAIL` goes on trying for ever.
 //! - Any function may be called in any context but a signal handler.
-//! - Debug flags have a cache pass every object through its slabs, where a free of what is not an object in
-//!   use is found out at once.
+//! - Debug flags choose what `uma`'s checks look at: every free, red zones, sums of free objects, owners.
 //! - Linux reports misuse and goes on, and so do we: see `linux.misuse` in [`policy`](crate::policy).
 
 mod cache;

@@ -14,11 +14,12 @@
 //! The list is a stack without a lock: one pushes, or takes all. So it is whole in a child of fork(2).
 
 use core::alloc::Layout;
-use core::ptr;
+use core::{fmt, ptr};
 use std::sync::Arc;
 
-use uma::core::{Decommit, PageError, PageRun, PageSupplier, Protect, Regions, Request};
-use uma::{Host, Platform, Registry};
+use uma::core::{Decommit, Name, PageError, PageRun, PageSupplier, Protect, Regions, Request};
+use uma::debug::{FRAMES, Report, Verdict};
+use uma::{Hardening, Host, Platform, Registry};
 
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -264,7 +265,29 @@ unsafe impl Platform for Surroundings {
         Host.relax();
     }
 
-    fn report(&self, message: core::fmt::Arguments<'_>) {
+    fn hardening(&self, zone: &Name) -> Hardening {
+        Host.hardening(zone)
+    }
+
+    fn misuse(&self, report: &Report<'_>) -> Verdict {
+        // It ends the process if the policy is so.
+        super::SYSTEM.misuse("kmem_cache", format_args!("{report}"));
+        Verdict::Ignore
+    }
+
+    fn thread(&self) -> u64 {
+        Host.thread()
+    }
+
+    fn trace(&self, frames: &mut [usize; FRAMES]) -> usize {
+        Host.trace(frames)
+    }
+
+    fn show_frame(&self, frame: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Host.show_frame(frame, f)
+    }
+
+    fn report(&self, message: fmt::Arguments<'_>) {
         super::SYSTEM.report("kmem_cache_destroy", message);
     }
 }

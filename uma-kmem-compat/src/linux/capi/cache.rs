@@ -3,13 +3,12 @@
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{At, CACHES, Cache, bad, cache};
 use crate::common::{boundary, text};
 use crate::linux::pages::set_grace_period;
 use crate::linux::{
-    CacheArgs, Constructor, CreateError, Gfp, GracePeriod, KmemCache, SYSTEM, SlabFlags, text_of,
+    CacheArgs, Constructor, CreateError, Gfp, GracePeriod, KmemCache, SYSTEM, SlabFlags,
 };
 
 /// `struct kmem_cache_args`.
@@ -221,7 +220,7 @@ pub(super) unsafe extern "C" fn uma_linux_kmem_cache_free(handle: *mut Cache, ob
     // SAFETY: the caller's duty is passed on unchanged.
     if let Ok(cache) = unsafe { CACHES.get(handle) }
         && let Some(taken) = NonNull::new(object)
-        && cache.takes_unseen(object)
+        && cache.is_aligned(object)
         // SAFETY: as above.
         && unsafe { cache.free_cached(taken.cast()) }
     {
@@ -243,7 +242,7 @@ unsafe extern "C" fn free_slow(handle: *mut Cache, object: *mut c_void) {
         let Some(cache) = (unsafe { cache(NAME, handle) }) else { return };
         match NonNull::new(object) {
             // SAFETY: the caller's duty is passed on unchanged.
-            Some(item) if cache.takes_unseen(object) => unsafe { cache.free(item.cast()) },
+            Some(item) if cache.is_aligned(object) => unsafe { cache.free(item.cast()) },
             // SAFETY: as above.
             _ => unsafe { free_seen(NAME, cache, object) },
         }
@@ -254,7 +253,7 @@ unsafe extern "C" fn free_slow(handle: *mut Cache, object: *mut c_void) {
 ///
 /// # Safety
 ///
-/// The object is null, misaligned, or one of the cache, unless the cache checks every free.
+/// The object is null, misaligned, or one of the cache in use, unless the cache checks every free.
 #[cold]
 #[inline(never)]
 unsafe fn free_seen(function: &'static str, cache: &KmemCache, object: *mut c_void) {
@@ -270,12 +269,8 @@ unsafe fn free_seen(function: &'static str, cache: &KmemCache, object: *mut c_vo
         );
         return;
     }
-    // The slabs panic at what is no object in use, and leave it alone.
     // SAFETY: the caller's duty is passed on unchanged.
-    let freed = catch_unwind(AssertUnwindSafe(|| unsafe { cache.free(item) }));
-    if let Err(panic) = freed {
-        SYSTEM.misuse(function, format_args!("{cache}: {}", text_of(&*panic)));
-    }
+    unsafe { cache.free(item) };
 }
 
 /// All or none: returns `count` or 0.
@@ -335,7 +330,7 @@ unsafe extern "C" fn uma_linux_kmem_cache_free_bulk(
         }
         // SAFETY: the caller says that there are so many.
         let objects = unsafe { core::slice::from_raw_parts(objects, count) };
-        let plain = |object: &*mut c_void| !object.is_null() && cache.takes_unseen(*object);
+        let plain = |object: &*mut c_void| !object.is_null() && cache.is_aligned(*object);
         if objects.iter().all(plain) {
             // SAFETY: the caller's duty is passed on; none is null, so they are `NonNull`s.
             unsafe { cache.free_bulk(&*(ptr::from_ref(objects) as *const [NonNull<u8>])) };

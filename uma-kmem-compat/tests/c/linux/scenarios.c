@@ -12,7 +12,7 @@
 /* Writing a free pointer over would break the free list: there is none in the objects. */
 static void free_objects_hold_no_pointers(void)
 {
-	struct kmem_cache *cache = kmem_cache_create("next pointer", 64, 0, SLAB_POISON, NULL);
+	struct kmem_cache *cache = kmem_cache_create("next pointer", 64, 0, 0, NULL);
 	void *objects[50], *again[50];
 
 	CHECK_EQ(kmem_cache_alloc_bulk(cache, GFP_KERNEL, 50, objects), 50);
@@ -121,11 +121,52 @@ static void frees_in_the_wrong_place(void)
 	kmem_cache_free(cache, object + 8);
 	kmem_cache_free(cache, object + 1);
 	kmem_cache_free(other, object);
-	CHECK_REPORTS(3, "no item of this keg");
+	CHECK_REPORTS(3, "which is an item of zone \"one\"");
 	kmem_cache_free(cache, object);
 	kmem_cache_destroy(cache);
 	kmem_cache_destroy(other);
 	CHECK_REPORTS(0, "");
+}
+
+/* A byte behind the object is found when it is freed, once, and the object can be used again. */
+static void clobbered_red_zone(void)
+{
+	struct kmem_cache *cache = kmem_cache_create("red zone", 64, 0, SLAB_RED_ZONE, NULL);
+	volatile char *object = kmem_cache_alloc(cache, GFP_KERNEL);
+
+	object[64] = 0x12;
+	kmem_cache_free(cache, (void *)object);
+	CHECK_REPORTS(1, "overflow of the item");
+	object = kmem_cache_alloc(cache, GFP_KERNEL);
+	memset((void *)object, 1, 64);
+	kmem_cache_free(cache, (void *)object);
+	CHECK_REPORTS(0, "");
+	kmem_cache_destroy(cache);
+	CHECK_REPORTS(0, "");
+}
+
+/* A free object that was written to is found when it is allocated: its first byte, its 50th, its last. */
+static void clobbered_while_free(void)
+{
+	static const int at[] = { 0, 50, 63 };
+
+	for (int i = 0; i < 3; i++) {
+		struct kmem_cache *cache = kmem_cache_create("poison", 64, 0, SLAB_POISON, NULL);
+		volatile char *object = kmem_cache_alloc(cache, GFP_KERNEL);
+		void *all[200];
+		int count = 0;
+
+		kmem_cache_free(cache, (void *)object);
+		object[at[i]] = 0x78;
+		do
+			all[count] = kmem_cache_alloc(cache, GFP_KERNEL);
+		while (all[count++] != object && count < 200);
+		CHECK_REPORTS(1, "memory modified after free");
+		for (int j = 0; j < count; j++)
+			kmem_cache_free(cache, all[j]);
+		kmem_cache_destroy(cache);
+		CHECK_REPORTS(0, "");
+	}
 }
 
 int main(void)
@@ -133,6 +174,8 @@ int main(void)
 	uma_compat_set_reporter(check_reporter);
 	free_objects_hold_no_pointers();
 	errors_are_counted();
+	clobbered_red_zone();
+	clobbered_while_free();
 	leak_at_destroy();
 	freed_by_a_thread_that_is_gone();
 	zeros_behind_memory();
