@@ -3,11 +3,20 @@
 use std::alloc::Layout;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use uma::core::{Item, Request};
 use uma::stream::{SECONDARY, SIZES, Stream, StreamError};
 use uma::{Host, Platform, RawZone, Reclaim};
+
+/// Whoever looks at all zones takes buckets out for a moment, so tests that count what lies in them go one by
+/// one.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 struct Held {
     zone: RawZone,
@@ -40,6 +49,7 @@ impl Drop for Held {
 
 #[test]
 fn the_stream_says_what_the_program_did() {
+    let _alone = alone();
     let one = Held::new("stream one", 100, 321, 123);
     let _two = Held::new("stream two", 4096, 7, 0);
     let bytes = uma::stat_stream();
@@ -65,6 +75,7 @@ fn the_stream_says_what_the_program_did() {
 
 #[test]
 fn a_buffer_that_is_too_small_is_refused_with_the_size() {
+    let _alone = alone();
     let _zone = Held::new("short", 64, 1, 0);
     let registry = Host.registry();
     let Err(StreamError::Short { needed }) = registry.stream(&mut []) else {
@@ -80,6 +91,7 @@ fn a_buffer_that_is_too_small_is_refused_with_the_size() {
 
 #[test]
 fn a_stream_that_is_cut_or_of_another_version_is_refused() {
+    let _alone = alone();
     let _zone = Held::new("cut", 64, 1, 0);
     let bytes = uma::stat_stream();
     for length in [0, 3, 15, 16, bytes.len() - 1] {
@@ -95,6 +107,7 @@ fn a_stream_that_is_cut_or_of_another_version_is_refused() {
 
 #[test]
 fn items_on_cpus_add_up() {
+    let _alone = alone();
     let cpu = stay_on_last_cpu();
     let held = Held::new("cpus", 64, 10, 500);
     let (mut sum, mut cpus) = (0, Vec::new());
@@ -110,6 +123,7 @@ fn items_on_cpus_add_up() {
 
 #[test]
 fn a_visitor_that_panics_loses_no_items() {
+    let _alone = alone();
     let held = Held::new("visited", 64, 10, 500);
     let before = held.zone.stats();
     let panicked =
@@ -128,6 +142,7 @@ fn visit(zone: &RawZone, each: &mut dyn FnMut(usize, u64)) {
 
 #[test]
 fn json_says_the_same_and_parses() {
+    let _alone = alone();
     let name = "a \"q\\uote\"\n\u{1}é";
     let held = Held::new(name, 48, 17, 5);
     for text in [uma::stat().json().to_string(), Host.registry().json().to_string()] {
@@ -157,6 +172,7 @@ fn json_says_the_same_and_parses() {
 
 #[test]
 fn prometheus_tells_zones_of_one_name_apart() {
+    let _alone = alone();
     let name = "twin \"\\\n";
     let _first = Held::new(name, 64, 3, 0);
     let _second = Held::new(name, 64, 4, 0);
@@ -186,6 +202,7 @@ fn prometheus_tells_zones_of_one_name_apart() {
 
 #[test]
 fn sleepers_are_counted_while_they_sleep() {
+    let _alone = alone();
     let layout = Layout::new::<[u64; 8]>();
     let zone = RawZone::builder("asleep", layout).max_items(1).build().unwrap();
     let item = zone.alloc(Request::NOWAIT).unwrap();
