@@ -43,7 +43,8 @@ bitflags::bitflags! {
         /// The zone serves those who supply pages: headers lie in their slabs, and buckets come from memory
         /// that is held already (`M_NOVM`), never from a page supplier.
         const VM = 1 << 12;
-        /// Slabs are left out of core dumps, where the page supplier can do that.
+        /// Changes nothing so far: none of our page suppliers can leave slabs out of core dumps. One of your own
+        /// can, for all that it supplies.
         const NODUMP = 1 << 13;
         /// For malloc(9). Changes nothing: slabs are found by address in every zone.
         const MALLOC = 1 << 14;

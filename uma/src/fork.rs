@@ -3,8 +3,12 @@
 //! Before the copy is made every lock is taken, in this order:
 //!
 //! ```text
-//!   registry -> of each zone: depot, limit queue, keg -> metadata kegs -> pages
+//!   registry -> of each zone, those made last first: depot, limit queue, keg -> metadata kegs -> pages
 //! ```
+//!
+//! Slabs on which several zones stand are locked by the place in the registry of the zone that made them,
+//! which stays there, unseen, as long as they do. A source of a user's under several zones is locked once if it is
+//! [shared](uma_core::Shared).
 //!
 //! (The registry's lock is held meanwhile; nowhere else is anything called under it.) Each of the others
 //! is a leaf elsewhere, so taking all of them cannot deadlock, and with all of them held nothing is

@@ -37,7 +37,9 @@
 //! |---|---|
 //! | a `Box` from a zone | [`Zone`], [`ZoneBox`] |
 //! | objects that stay constructed | [`ObjectCache`], [`Cached`] |
-//! | a runtime layout, hooks, pointers | [`RawZone`] |
+//! | a runtime layout, hooks, pointers | [`RawZone`], with [`ZoneFlags`] |
+//! | several zones on the same slabs | [`RawZone::secondary`] |
+//! | caches and limits for a pool of your own | [`CacheZone`] |
 //! | a limit in bytes over several zones | `ZoneGroup`, [`GroupIn`] |
 //! | your own surroundings (a kernel, a test) | [`Platform`] |
 //! | your own stack of layers | the crates [`core`], [`keg`], [`cache`] |

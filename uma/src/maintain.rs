@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use crate::{Reclaim, reclaim};
 
-/// One round of upkeep: trims every zone of the process to what it needed since the last round, and gives
-/// the pages that this freed back to the system. Nothing does it unless you call it, from time to
+/// One round of upkeep: ends a period of the estimate of what each zone of the process needs, trims it to that,
+/// and gives the pages that this freed back to the system. What was needed once is forgotten by a quarter each
+/// round. (For FreeBSD's own periodic work, which gives back only what was idle for 45 rounds, call
+/// `reclaim` with [`Reclaim::Idle`] instead.) Nothing does it unless you call it, from time to
 /// time (every 20 s is what FreeBSD does), or have [`Maintenance`] do it.
 pub fn maintain() {
     reclaim(Reclaim::Trim);
