@@ -85,9 +85,15 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
         sleepers(self.word.load(Ordering::Relaxed))
     }
 
-    /// Whether somebody waits: for those who have just put items where a waiter may have looked already.
+    /// Whether somebody waits, or more is out than there may be (any more): for those who have just put items
+    /// where a waiter, or whoever lowered the limit, may have looked already.
     pub(crate) fn wanted(&self) -> bool {
-        sleepers(self.word.load(Ordering::SeqCst)) != 0
+        let word = self.word.load(Ordering::SeqCst);
+        sleepers(word) != 0 || self.over(word)
+    }
+
+    fn over(&self, word: u64) -> bool {
+        units(word) > self.max.load(Ordering::SeqCst)
     }
 
     /// Takes room for up to `wanted` times `each` units, `each` not being 0, and returns for how many.

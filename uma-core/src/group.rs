@@ -142,10 +142,14 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
         if max == UNLIMITED { None } else { NonZeroU64::new(max) }
     }
 
-    /// Changes the limit, at any time, as [`Limited::set_max`](crate::Limited::set_max) does. Callers that
-    /// wait for an item larger than the new limit fail.
+    /// Changes the limit, at any time, as [`Limited::set_max`](crate::Limited::set_max) does. If more than
+    /// that is out, the caches of all zones under this group are drained. Callers that wait for an item larger
+    /// than the new limit fail.
     pub fn set_max_bytes(&self, bytes: Option<NonZeroU64>) {
         self.gate.set_max(Self::bound(bytes));
+        if self.gate.wanted() {
+            self.drain();
+        }
     }
 
     /// Bytes in items that are out, in use or in the caches of the zones under this group.

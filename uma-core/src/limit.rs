@@ -73,7 +73,8 @@ impl<S, L: RawMutex, Z: Sleep> Limited<S, L, Z> {
 
     /// Changes the limit (`uma_zone_set_max`), at any time. Raising it serves waiting callers at
     /// once. Lowering it below the number of items that are out takes none away: nothing more is
-    /// handed out until enough came back.
+    /// handed out until enough came back. Until then [`wanted`](ItemSource::wanted) is true; a cache above is
+    /// to be told to [`settle`](ItemSource::settle) after this, or it goes on handing out what it holds.
     ///
     /// The number is taken as it is. FreeBSD once rounded it to whole slabs, down to none, which meant no
     /// limit at all.

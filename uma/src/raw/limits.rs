@@ -108,7 +108,8 @@ where
         Some(unsafe { group.cast::<GroupIn<P>>().as_ref() })
     }
 
-    /// Changes the limit (`uma_zone_set_max`); `None` lifts it. See
+    /// Changes the limit (`uma_zone_set_max`); `None` lifts it. If more items are out than the new limit
+    /// allows, the caches are drained, and hold nothing until enough came back. See
     /// [`Limited::set_max`](uma_core::Limited::set_max).
     ///
     /// # Errors
@@ -117,6 +118,7 @@ where
     pub fn set_max_items(&self, max: Option<NonZeroU64>) -> Result<(), ZoneError> {
         let core = self.core().map_err(|reason| self.error(reason))?;
         core.limit().set_max(max);
+        core.zone.source().settle();
         Ok(())
     }
 
