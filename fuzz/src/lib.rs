@@ -9,6 +9,7 @@
 //! | `keg_ops` | [`programs::keg::keg_ops`] |
 //! | `cache_ops` | [`programs::cache::cache_ops`] |
 //! | `zone_ops` | [`programs::zone::zone_ops`] |
+//! | `limits` | [`programs::limits::limits`] |
 //! | `malloc_ops` | [`programs::malloc::malloc_ops`] |
 //! | `typed` | [`programs::typed::typed`] |
 //! | `static_exhaustion` | [`programs::suppliers::static_exhaustion`] |

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`Program`] | stacks of item sources: a keg, a cache, a whole zone |
 //! | [`layout::Layouts`] | slab layouts |
+//! | [`limits::LimitProgram`] | limits of items, bytes and caches, tasks that wait |
 //! | [`malloc::MallocProgram`] | allocation of any size |
 //! | [`misuse::Misuse`] | one wrong free |
 //! | [`pages::PageProgram`] | page suppliers |
@@ -18,6 +19,7 @@
 
 pub mod decisions;
 pub mod layout;
+pub mod limits;
 pub mod malloc;
 pub mod misuse;
 pub mod pages;

@@ -9,6 +9,7 @@ use proptest::test_runner::{Config as RunnerConfig, TestRunner};
 
 use uma_testkit::ops::decisions::Decisions;
 use uma_testkit::ops::layout::Layouts;
+use uma_testkit::ops::limits::{LimitConfig, LimitOp, LimitProgram};
 use uma_testkit::ops::malloc::{Bytes, MallocConfig, MallocOp, MallocProgram};
 use uma_testkit::ops::misuse::{Misuse, Wrong};
 use uma_testkit::ops::pages::{PageConfig, PageOp, PageProgram};
@@ -240,6 +241,46 @@ fn mallocs() {
     let programs = (config, prop::collection::vec(malloc_op(), 0..60))
         .prop_map(|(config, ops)| MallocProgram { config, ops });
     check(150, programs, programs::malloc::malloc_ops);
+}
+
+fn limit_op() -> impl Strategy<Value = LimitOp> {
+    let (cpu, zone) = (|| 0..5_u8, || 0..3_u8);
+    Union::new_weighted(vec![
+        (
+            6,
+            (cpu(), zone(), soon())
+                .prop_map(|(cpu, zone, times)| LimitOp::Alloc { cpu, zone, times })
+                .boxed(),
+        ),
+        (2, (cpu(), zone()).prop_map(|(cpu, zone)| LimitOp::AllocUntil { cpu, zone }).boxed()),
+        (6, (cpu(), zone()).prop_map(|(cpu, zone)| LimitOp::AllocAsync { cpu, zone }).boxed()),
+        (3, (cpu(), byte()).prop_map(|(cpu, i)| LimitOp::Poll { cpu, i }).boxed()),
+        (2, (cpu(), byte()).prop_map(|(cpu, i)| LimitOp::Cancel { cpu, i }).boxed()),
+        (
+            6,
+            (cpu(), byte(), soon())
+                .prop_map(|(cpu, i, times)| LimitOp::Free { cpu, i, times })
+                .boxed(),
+        ),
+        (1, (zone(), soon()).prop_map(|(zone, max)| LimitOp::SetMaxItems { zone, max }).boxed()),
+        (1, (zone(), soon()).prop_map(|(group, max)| LimitOp::SetMaxBytes { group, max }).boxed()),
+        (1, (zone(), byte()).prop_map(|(zone, max)| LimitOp::SetMaxCached { zone, max }).boxed()),
+        (1, (zone(), mode()).prop_map(|(zone, mode)| LimitOp::Reclaim { zone, mode }).boxed()),
+        (3, Just(LimitOp::Verify).boxed()),
+    ])
+}
+
+fn limit_program() -> impl Strategy<Value = LimitProgram> {
+    let few = || prop_oneof![Just(0), 1..30_u8];
+    let config = (byte(), byte(), [few(), few(), few()], [few(), few()])
+        .prop_map(|(cpus, bucket, items, groups)| LimitConfig { cpus, bucket, items, groups });
+    (config, prop::collection::vec(limit_op(), 0..60))
+        .prop_map(|(config, ops)| LimitProgram { config, ops })
+}
+
+#[test]
+fn limits() {
+    check(300, limit_program(), programs::limits::limits);
 }
 
 #[test]

@@ -47,6 +47,7 @@ macro_rules! seeds {
 use uma_testkit::ops::Program;
 use uma_testkit::ops::decisions::Decisions;
 use uma_testkit::ops::layout::Layouts;
+use uma_testkit::ops::limits::LimitProgram;
 use uma_testkit::ops::malloc::MallocProgram;
 use uma_testkit::ops::misuse::Misuse;
 use uma_testkit::ops::pages::PageProgram;
@@ -57,6 +58,7 @@ seeds! {
     keg_ops: Program => programs::keg::keg_ops;
     cache_ops: Program => programs::cache::cache_ops;
     zone_ops: Program => programs::zone::zone_ops;
+    limits: LimitProgram => programs::limits::limits;
     malloc_ops: MallocProgram => programs::malloc::malloc_ops;
     typed: TypedProgram => programs::typed::typed;
     static_exhaustion: (PageProgram, Program) =>

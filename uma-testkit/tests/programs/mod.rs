@@ -14,6 +14,7 @@
 //! | [`malloc::malloc_ops`] | size classes and large runs, on a platform |
 //! | [`suppliers::static_exhaustion`] | pages from a region, and a keg there |
 //! | [`suppliers::mmap_budget`] | pages from the system, in tiny chunks |
+//! | [`limits::limits`] | zones in groups, and tasks that wait |
 //! | [`misuse::misuse`] | one wrong free |
 //! | [`vmem::vmem_ops`] | an arena, beside the model of `uma-vmem` |
 #![allow(unreachable_pub, reason = "it is a module here, and part of a library in `fuzz/`")]
@@ -21,6 +22,7 @@
 pub mod cache;
 pub mod keg;
 pub mod layout;
+pub mod limits;
 pub mod malloc;
 pub mod misuse;
 pub mod suppliers;

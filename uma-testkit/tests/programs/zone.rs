@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use uma_cache::{BucketCache, CpuLocks, PerCpu, Pinned};
-use uma_core::{Constructed, Hooks, Limited, Name, NoHooks, Zone};
+use uma_core::{Constructed, Hooks, ItemSource, Limited, Name, NoHooks, Zone};
 use uma_keg::Keg;
 use uma_testkit::machine::{self, Cpus, OneThread, Sleeper, Unlocked};
 use uma_testkit::ops::Program;
@@ -71,7 +71,10 @@ fn zone_with<H: Hooks + Copy>(
         metadata: Some(&meta),
         hooks: stamping,
         limit,
-        set_limit: Some(&|max| limited.set_max(max)),
+        set_limit: Some(&|max| {
+            limited.set_max(max);
+            zone.settle();
+        }),
         set_reserve: Some(&|items| keg.set_reserve(items)),
         prealloc: Some(&|items| keg.prealloc(items)),
         want: None,
