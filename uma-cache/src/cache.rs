@@ -33,10 +33,16 @@ impl CacheConfig {
     /// no memory that the source would not keep as well: a keg holds its slabs until it is reclaimed.)
     const BUCKET_BYTES: usize = 256 << 10;
     const DEPOT_BYTES: usize = 16 << 20;
+    /// The largest item that is cached.
+    const LARGEST: usize = 1 << 20;
 
     /// What suits items of `size` bytes. Buckets begin as FreeBSD's do and grow to 256 KiB of items; the
-    /// depot keeps up to 16 MiB of items for each CPU, and at least two grown buckets.
+    /// depot keeps up to 16 MiB of items for each CPU, and at least two grown buckets. Items above 1 MiB are
+    /// not cached: each CPU would hold many of them, and their use costs more than to fetch them.
     pub const fn for_size(size: usize) -> Self {
+        if size > Self::LARGEST {
+            return Self::none();
+        }
         let bucket = capacity_for(size);
         let size = if size == 0 { 1 } else { size };
         let grown = at_most(Self::BUCKET_BYTES / size, MAX_CAPACITY as usize);

@@ -51,8 +51,8 @@ use uma_core::ConfigFault;
 use crate::divide::{DIVIDENDS, Reciprocal};
 use crate::slab::{BINS, HEADER_ALIGN, header_size};
 
-/// Largest item, in bytes.
-pub const MAX_ITEM_SIZE: usize = 1 << 20;
+/// Largest item, in bytes: 1 GiB, or 64 MiB where addresses have 32 bits.
+pub const MAX_ITEM_SIZE: usize = if usize::BITS < 64 { 1 << 26 } else { 1 << 30 };
 /// Largest item alignment, in bytes.
 pub const MAX_ITEM_ALIGN: usize = 1 << 21;
 
@@ -61,9 +61,11 @@ const SMALL_SLAB: usize = 64 << 10;
 const MAX_PAGE: usize = 2 << 20;
 /// What the next cache line is apart, on most machines.
 const CACHE_LINE: usize = 64;
-/// A slab never holds more than this, so that offsets can be divided exactly.
-const MAX_SLAB: usize = 8 << 20;
-const _: () = assert!(MAX_SLAB < DIVIDENDS && MAX_ITEM_SIZE + MAX_PAGE < MAX_SLAB);
+/// Slabs of several items, or of copies, are not larger than this.
+const MAX_SHARED: usize = 8 << 20;
+/// No slab is, so that offsets can be divided exactly.
+const MAX_SLAB: usize = MAX_ITEM_SIZE + 2 * MAX_PAGE;
+const _: () = assert!(MAX_SLAB < DIVIDENDS && MAX_SHARED < MAX_SLAB);
 
 const HAS_MAP: bool = cfg!(feature = "hashbrown");
 
@@ -277,7 +279,7 @@ impl SlabLayout {
         if no_inside && !config.outside {
             return Err(ConfigFault::NoMemory);
         }
-        // Neither overflows: the size is at most 1 MiB and the alignment at most 2 MiB.
+        // Neither overflows: the size is at most 1 GiB and the alignment at most 2 MiB.
         let mut stride = item.size().next_multiple_of(item.align());
         if config.spread {
             let line = if item.align() > CACHE_LINE { item.align() } else { CACHE_LINE };
@@ -299,8 +301,8 @@ impl SlabLayout {
         let mut choice = search.best();
         match choice.slab.checked_mul(config.copies) {
             Some(0) => return Err(ConfigFault::ZeroSize),
-            Some(slab) if slab <= MAX_SLAB => choice.slab = slab,
-            _ => return Err(ConfigFault::SizeTooLarge(MAX_SLAB / config.copies)),
+            Some(slab) if config.copies == 1 || slab <= MAX_SHARED => choice.slab = slab,
+            _ => return Err(ConfigFault::SizeTooLarge(MAX_SHARED / config.copies)),
         }
         let mut layout = Self::from_choice(item, stride, page, choice);
         layout.random = config.random;
@@ -320,7 +322,7 @@ impl SlabLayout {
         let (Ok(slab), Ok(header)) =
             (Layout::from_size_align(size, align), Layout::from_size_align(header, HEADER_ALIGN))
         else {
-            panic!("a slab is at most 8 MiB");
+            panic!("a slab is little larger than an item may be");
         };
         Self {
             item,
@@ -358,7 +360,7 @@ impl SlabLayout {
     pub(crate) const fn guarded_slab(&self) -> Layout {
         match Layout::from_size_align(self.slab.size() + self.guard, self.slab.align()) {
             Ok(layout) => layout,
-            Err(_) => panic!("a slab is at most 8 MiB"),
+            Err(_) => panic!("a slab is little larger than an item may be"),
         }
     }
 
@@ -616,7 +618,7 @@ impl Search {
     const fn larger(&self, small: Choice) -> Choice {
         let mut best = small;
         let mut slab = SMALL_SLAB * 2;
-        while slab <= MAX_SLAB && slab <= self.stride * 8 {
+        while slab <= MAX_SHARED && slab <= self.stride * 8 {
             let mut place = HeaderPlace::Inside;
             loop {
                 if slab.is_multiple_of(self.page)

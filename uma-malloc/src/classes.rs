@@ -17,8 +17,8 @@ use core::fmt;
 /// Most classes that a table can have.
 pub const MAX_CLASSES: usize = 120;
 
-/// Largest size that a class can have, in bytes: the largest item of a slab.
-pub const MAX_CLASS_SIZE: usize = uma::keg::MAX_ITEM_SIZE;
+/// Largest size that a class can have, in bytes. Larger ones are better had as runs of pages.
+pub const MAX_CLASS_SIZE: usize = 1 << 20;
 
 /// Most that a class is aligned to by its size, in bytes.
 const PAGE: usize = 4096;

@@ -64,3 +64,26 @@ fn so_is_every_item_of_a_batch() {
         unsafe { zone.free_many(&items) };
     }
 }
+
+#[test]
+fn large_items_are_whole_and_not_hoarded() {
+    let size = (16 << 20) + 5;
+    let zone = RawZone::builder("large", Layout::from_size_align(size, 4096).unwrap());
+    let zone = zone.build().unwrap();
+    let items: Vec<_> = (0..3).map(|_| zone.alloc(Request::NOWAIT.zeroed()).unwrap()).collect();
+    for (at, &item) in items.iter().enumerate() {
+        assert_eq!(item.addr() % 4096, 0);
+        let bytes = bytes(item, size);
+        assert!(bytes.iter().all(|&byte| byte == 0));
+        bytes[0] = 1;
+        bytes[size - 1] = 2;
+        assert!(items[..at].iter().all(|other| other.addr().abs_diff(item.addr()) >= size));
+    }
+    for item in items {
+        // SAFETY: it came from this zone and is used no more.
+        unsafe { zone.free(item) };
+    }
+    assert_eq!(zone.stats().cached, 0, "each CPU would keep many of them");
+    zone.reclaim(uma::Reclaim::Drain);
+    assert_eq!(zone.stats().bytes, 0);
+}
