@@ -148,7 +148,8 @@ where
     }
 
     /// Whoever counts the cached items has them in hand for a moment. A caller at the limit waits for that
-    /// moment, unless the other thread is off its CPU for long, which this machine may do to it.
+    /// moment, unless the other thread is off its CPU for long, which a loaded machine may do to it (6 % of the
+    /// rounds were seen; if nobody waited, it would be a quarter to a half of them).
     fn is_exact_while_it_is_looked_at(&self) {
         const ROUNDS: usize = 2000;
         let zone = self.zone(layout(64, 8)).max_items(4).build().unwrap();
@@ -167,7 +168,7 @@ where
             }
             over.store(true, Ordering::Relaxed);
         });
-        assert!(failed < ROUNDS / 50, "{failed} of {ROUNDS} times the limit was not reached");
+        assert!(failed < ROUNDS / 8, "{failed} of {ROUNDS} times the limit was not reached");
     }
 
     fn wakes_waiting_callers(&self) {
