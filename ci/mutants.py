@@ -18,7 +18,7 @@ import tempfile
 import time
 import tomllib
 
-SECONDS = 400
+SECONDS = 240
 
 
 def run(command, where, environment):
