@@ -52,9 +52,9 @@ fn a_size_that_overflows() {
 
 #[test]
 fn a_size_or_alignment_beyond_what_slabs_do() {
-    let error = refused((1 << 20) + 1, 8);
-    assert_eq!(error.fault, ConfigFault::SizeTooLarge(1 << 20));
-    assert_says(&error, &["\"bad\"", "1048577", "1048576"]);
+    let error = refused((1 << 30) + 1, 8);
+    assert_eq!(error.fault, ConfigFault::SizeTooLarge(1 << 30));
+    assert_says(&error, &["\"bad\"", "1073741825", "1073741824"]);
     let error = refused(64, 4 << 20);
     assert_eq!(error.fault, ConfigFault::AlignTooLarge(2 << 20));
     assert_says(&error, &["\"bad\"", "4194304", "2097152"]);
@@ -72,12 +72,12 @@ fn a_limit_of_zero() {
 /// A static zone has nobody to return a bad description to: its allocations fail.
 #[test]
 fn a_static_zone_of_values_too_large() {
-    static HUGE: Zone<[u8; 2 << 20]> = Zone::new("huge");
+    static HUGE: Zone<[u8; 2 << 30]> = Zone::new("huge");
     let item = HUGE.as_raw().alloc(Request::NOWAIT);
     let error = item.unwrap_err();
     assert_eq!(error.reason(), AllocError::Unsupported);
     let text = error.to_string();
-    assert!(text.contains("\"huge\"") && text.contains("2097152 bytes"), "{text}");
+    assert!(text.contains("\"huge\"") && text.contains("2147483648 bytes"), "{text}");
 }
 
 #[test]
