@@ -39,7 +39,7 @@ fn bad_descriptions_say_what_is_wrong() {
     assert_eq!(config(fault(0, 0, SlabFlags::empty())), ConfigFault::ZeroSize);
     assert_eq!(config(fault(0, 0, SlabFlags::TYPESAFE_BY_RCU)), ConfigFault::ZeroSize);
     assert_eq!(config(fault(64, 24, SlabFlags::empty())), ConfigFault::BadAlign);
-    assert!(matches!(config(fault(1 << 30, 0, SlabFlags::empty())), ConfigFault::SizeTooLarge(_)));
+    assert!(matches!(config(fault(1 << 31, 0, SlabFlags::empty())), ConfigFault::SizeTooLarge(_)));
     config(fault(usize::MAX, 4096, SlabFlags::HWCACHE_ALIGN));
     let unknown = SlabFlags::from_bits_retain(1);
     assert_eq!(fault(64, 0, unknown), CreateError::UnknownFlags(1));
