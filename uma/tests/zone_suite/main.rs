@@ -9,6 +9,7 @@ use parking_lot::RawMutex;
 use uma::Hardening;
 use uma::cache::{CpuLocks, PerCpu, Pinned};
 use uma::core::{AllocError, PageError, PageSupplier, Request};
+use uma::keg::MetaKegs;
 use uma::mmap::MmapPages;
 use uma::{RawZone, Reclaim};
 use uma_backend_static::StaticPages;
@@ -171,7 +172,7 @@ fn every_page_failure_is_survived() {
         held.into_iter().for_each(|item| free(&zone, item));
         drop(zone);
         assert_eq!(machine.pages.inner().outstanding().runs, 0);
-        assert_eq!(machine.metadata.outstanding().runs, 0);
+        assert_eq!(machine.metadata.outstanding(), 0);
         if failed == 0 {
             assert!(k > 3, "only {k} requests were tried");
             break;
@@ -195,4 +196,60 @@ fn leaks_are_reported_and_survive_the_zone() {
     let [report] = &reports[..] else { panic!("{reports:?}") };
     assert!(report.contains("\"leaky\"") && report.contains("3 items"), "{report}");
     assert!(report.contains(&format!("{:#x}", items[0].addr())), "{report}");
+}
+
+/// Boot memory is enough: a static region runs the whole suite with no other supplier, metadata
+/// included, to exhaustion and back, again and again. `UMA_STATIC_ROUNDS` says how often, 3 times if unset.
+#[test]
+fn static_memory_alone() {
+    quiet_planned_panics();
+    let rounds = std::env::var("UMA_STATIC_ROUNDS").map_or(3, |rounds| rounds.parse().unwrap());
+    let pages: &StaticPages<RawMutex> = Box::leak(Box::new(region(ALONE)));
+    let kegs: &MetaKegs<_, RawMutex> = Box::leak(Box::new(MetaKegs::new(pages)));
+    let preemption: &Preemption = Box::leak(Box::default());
+    let whole = pages.stats();
+    let mut counts = [0; 4];
+    for round in 0..rounds {
+        match round % 3 {
+            0 => alone(pages, CpuLocks::new(Chosen), true, kegs, &mut counts),
+            1 => alone(pages, CpuLocks::new(Chosen), false, kegs, &mut counts),
+            _ => alone(pages, Pinned::new(preemption), true, kegs, &mut counts),
+        }
+        kegs.reclaim();
+        assert_eq!(pages.stats(), whole, "after round {round}");
+    }
+    println!(
+        "{rounds} rounds of the suite on {} pages, all of them used up each time",
+        whole.total
+    );
+}
+
+/// Room for the suite and its metadata.
+const ALONE: usize = 9 << 20;
+
+/// One round: the suite, and then all pages used up in turn by zones of four sizes. As many items are to be
+/// had as ever before.
+fn alone<C: PerCpu + Copy + Send + Sync>(
+    pages: &'static StaticPages<RawMutex>,
+    cpus: C,
+    caching: bool,
+    kegs: &'static MetaKegs<&'static StaticPages<RawMutex>, RawMutex>,
+    counts: &mut [usize; 4],
+) {
+    let machine = Machine::with_kegs(pages, cpus, kegs);
+    Bench { machine: &machine, caching }.all();
+    for (size, count) in [64, 1000, 4096, 60_000].into_iter().zip(counts) {
+        kegs.reclaim();
+        let layout = std::alloc::Layout::from_size_align(size, 8).unwrap();
+        let zone = RawZone::builder_in("alone", layout, On(&machine)).bucket(0).build().unwrap();
+        run_on(0);
+        let all = take(&zone, usize::MAX);
+        let (held, total) = (zone.stats().bytes as usize, pages.stats().total * 4096);
+        assert!(held > total / 8 * 7, "only {held} of {total} bytes are in slabs");
+        let reason = zone.alloc(Request::NOWAIT).unwrap_err().reason();
+        assert!(matches!(reason, AllocError::Pages(PageError::Exhausted) | AllocError::Metadata));
+        assert!(*count == 0 || *count == all.len(), "{} items of {size}, not {count}", all.len());
+        *count = all.len();
+        all.into_iter().for_each(|item| free(&zone, item));
+    }
 }

@@ -1,15 +1,19 @@
 //! Platforms to test zones on: any supplier of pages, any way to the slots, and books that tell
 //! whether everything came back.
 
+use std::alloc::Layout;
 use std::cell::Cell;
 use std::fmt;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use parking_lot::RawMutex;
 use uma::cache::{CurrentCpu, PerCpu, Pin};
-use uma::core::{Name, PageSupplier};
+use uma::core::{Metadata, Name, PageSupplier};
 use uma::{Hardening, Park, Platform, Registry};
-use uma_testkit::HeapMeta;
+use uma_testkit::{FailPlan, HeapMeta};
 
 /// CPUs of the test machines.
 pub(crate) const CPUS: usize = 3;
@@ -71,11 +75,72 @@ unsafe impl Pin for &Preemption {
     }
 }
 
+/// Bookkeeping memory from the heap, or from where else the test says, that fails by a plan and tells
+/// how many pieces are out.
+pub(crate) struct Books {
+    from: From,
+    plan: FailPlan,
+    out: AtomicUsize,
+}
+
+enum From {
+    Heap(HeapMeta),
+    Kegs(&'static (dyn Metadata + Sync)),
+}
+
+impl Books {
+    /// Pieces that are out.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.out.load(Ordering::Relaxed)
+    }
+
+    /// Lets it be dropped with pieces outstanding.
+    pub(crate) fn allow_leaks(&self) {
+        if let From::Heap(heap) = &self.from {
+            heap.allow_leaks();
+        }
+    }
+}
+
+impl Deref for Books {
+    type Target = FailPlan;
+
+    fn deref(&self) -> &FailPlan {
+        &self.plan
+    }
+}
+
+// SAFETY: passes on what comes from there.
+unsafe impl Metadata for Books {
+    fn alloc_meta(&self, layout: Layout) -> Option<NonNull<u8>> {
+        if self.plan.call() {
+            return None;
+        }
+        let at = match &self.from {
+            From::Heap(heap) => heap.alloc_meta(layout),
+            From::Kegs(kegs) => kegs.alloc_meta(layout),
+        };
+        self.out.fetch_add(usize::from(at.is_some()), Ordering::Relaxed);
+        at
+    }
+
+    unsafe fn free_meta(&self, at: NonNull<u8>, layout: Layout) {
+        self.out.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe {
+            match &self.from {
+                From::Heap(heap) => heap.free_meta(at, layout),
+                From::Kegs(kegs) => kegs.free_meta(at, layout),
+            }
+        }
+    }
+}
+
 /// What zones under test stand on.
 pub(crate) struct Machine<P, C> {
     pub pages: P,
     pub cpus: C,
-    pub metadata: HeapMeta,
+    pub metadata: Books,
     pub reports: Mutex<Vec<String>>,
     pub tier: Hardening,
     registry: Registry<RawMutex>,
@@ -83,10 +148,19 @@ pub(crate) struct Machine<P, C> {
 
 impl<P, C> Machine<P, C> {
     pub(crate) fn new(pages: P, cpus: C) -> Self {
+        Self::with(pages, cpus, From::Heap(HeapMeta::new()))
+    }
+
+    /// One whose metadata come from kegs, which may stand on the same pages.
+    pub(crate) fn with_kegs(pages: P, cpus: C, kegs: &'static (dyn Metadata + Sync)) -> Self {
+        Self::with(pages, cpus, From::Kegs(kegs))
+    }
+
+    fn with(pages: P, cpus: C, from: From) -> Self {
         Self {
             pages,
             cpus,
-            metadata: HeapMeta::new(),
+            metadata: Books { from, plan: FailPlan::new(), out: AtomicUsize::new(0) },
             reports: Mutex::default(),
             tier: Hardening::RELEASE,
             registry: Registry::new(),
@@ -119,7 +193,7 @@ where
     type Cpus = C;
     type Lock = RawMutex;
     type Sleep = Park;
-    type Metadata = &'a HeapMeta;
+    type Metadata = &'a Books;
 
     fn pages(&self) -> &'a P {
         &self.0.pages
@@ -133,7 +207,7 @@ where
         Park
     }
 
-    fn metadata(&self) -> &'a HeapMeta {
+    fn metadata(&self) -> &'a Books {
         &self.0.metadata
     }
 
