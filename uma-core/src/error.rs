@@ -156,6 +156,8 @@ pub enum ConfigFault {
     Conflict(&'static str, &'static str),
     /// The memory for the zone itself could not be had.
     NoMemory,
+    /// The memory for all its items, which it is to have from the beginning, could not be had.
+    NoBacking(AllocError),
 }
 
 impl fmt::Display for ConfigFault {
@@ -172,6 +174,7 @@ impl fmt::Display for ConfigFault {
             }
             Self::Conflict(one, other) => write!(f, "{one} and {other} exclude each other"),
             Self::NoMemory => f.write_str("no memory for the zone itself"),
+            Self::NoBacking(why) => write!(f, "no memory for all its items: {why}"),
         }
     }
 }

@@ -196,12 +196,21 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
         self.state.lock().reserve
     }
 
+    /// From now on makes no more slabs: those there are must do, and whoever finds nothing free in them is
+    /// told that pages are exhausted.
+    pub fn seal(&self) {
+        self.state.lock().sealed = true;
+    }
+
     /// Adds slabs for `items` items, beside those there are (`uma_prealloc`).
     ///
     /// # Errors
     ///
     /// As [`import`](ItemSource::import). Slabs that were made before the error stay.
     pub fn prealloc(&self, items: u64) -> Result<(), AllocError> {
+        if self.state.lock().sealed {
+            return Err(AllocError::Pages(PageError::Exhausted));
+        }
         for _ in 0..items.div_ceil(self.layout.items() as u64) {
             drop(self.grow(Request::NOWAIT)?);
         }
@@ -400,11 +409,12 @@ unsafe impl<P: PageSupplier, L: RawMutex, M: Metadata> ItemSource for Keg<P, L, 
         let mut got = 0;
         loop {
             got += state.take(&self.layout, &mut into[got..], all);
-            if !self.worth_a_slab(wanted, got) || (got != 0 && !request.may_take_pages()) {
+            let may_grow = request.may_take_pages() && !state.sealed;
+            if !self.worth_a_slab(wanted, got) || (got != 0 && !may_grow) {
                 return Ok(got);
             }
             drop(state);
-            if !request.may_take_pages() {
+            if !may_grow {
                 return self
                     .take_what_came_back(into, request)
                     .ok_or(AllocError::Pages(PageError::Exhausted));

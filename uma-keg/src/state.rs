@@ -33,6 +33,8 @@ pub(crate) struct State<M: Metadata> {
     /// Somebody waits until no slab is away, to make a copy of the process: send none away.
     pub(crate) forking: bool,
     pub(crate) reserve: u64,
+    /// No slabs are made any more.
+    pub(crate) sealed: bool,
     pub(crate) allocs: u64,
     pub(crate) frees: u64,
     secret: usize,
@@ -65,6 +67,7 @@ impl<M: Metadata> State<M> {
             away: 0,
             forking: false,
             reserve: 0,
+            sealed: false,
             allocs: 0,
             frees: 0,
             secret: 0,

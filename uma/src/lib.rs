@@ -41,6 +41,7 @@
 //! | several zones on the same slabs | [`RawZone::secondary`] |
 //! | caches and limits for a pool of your own | [`CacheZone`] |
 //! | a limit in bytes over several zones | `ZoneGroup`, [`GroupIn`] |
+//! | pages from elsewhere for some zones (a pool, functions of your own) | [`WithPages`], [`FnPages`] |
 //! | your own surroundings (a kernel, a test) | [`Platform`] |
 //! | your own stack of layers | the crates [`core`], [`keg`], [`cache`] |
 //!
@@ -63,6 +64,7 @@ mod batch;
 mod error;
 mod event;
 mod flags;
+mod fn_pages;
 #[cfg(all(feature = "std", unix))]
 mod fork;
 #[cfg(feature = "std")]
@@ -84,6 +86,7 @@ mod stat;
 mod sync;
 #[cfg(not(feature = "std"))]
 mod unset;
+mod with_pages;
 mod zone;
 
 pub use uma_cache as cache;
@@ -99,6 +102,7 @@ pub use access::{HostAccess, HostCpus};
 pub use batch::{Prefilled, Reserved};
 pub use error::{Rejected, ZoneError};
 pub use flags::{ZoneFlags, align_of_mask};
+pub use fn_pages::{AllocPages, FnPages, FreePages};
 #[cfg(feature = "std")]
 pub use global::{Stat, reclaim, stat, stat_stream, zones};
 #[cfg(feature = "std")]
@@ -122,6 +126,7 @@ pub use uma_core::Reclaim;
 pub use uma_debug::Hardening;
 #[cfg(not(feature = "std"))]
 pub use unset::{NoLock, Unset};
+pub use with_pages::WithPages;
 pub use zone::{Zone, ZoneBox, ZoneBuilder};
 
 /// The platform of zones that name none.

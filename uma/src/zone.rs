@@ -266,6 +266,12 @@ impl<T, P: Platform> ZoneBuilder<T, P> {
         Self { raw: self.raw_parts().max_items(items), values: PhantomData }
     }
 
+    /// All memory for so many values is had when the zone is made, and never more. See
+    /// [`RawZoneBuilder::backing`].
+    pub const fn backing(self, items: u64) -> Self {
+        Self { raw: self.raw_parts().backing(items), values: PhantomData }
+    }
+
     /// At most so many free items are cached. See [`RawZoneBuilder::max_cached`].
     pub const fn max_cached(self, items: u64) -> Self {
         Self { raw: self.raw_parts().max_cached(items), values: PhantomData }

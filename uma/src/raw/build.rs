@@ -39,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) max_items: Option<u64>,
     pub(crate) bucket: Option<u16>,
     pub(crate) reserve: u64,
+    /// Slabs for so many items are made with the zone, and never any more.
+    pub(crate) backing: Option<u64>,
     pub(crate) max_cached: Option<u64>,
     pub(super) alarm: AlarmConfig,
     pub(super) group: Option<GroupRef>,
@@ -59,6 +61,7 @@ impl Config {
             max_items: None,
             bucket: None,
             reserve: 0,
+            backing: None,
             max_cached: None,
             alarm: AlarmConfig::NONE,
             group: None,
@@ -132,6 +135,21 @@ impl<P: Platform, H> RawZoneBuilder<P, H> {
     pub const fn reserve(mut self, items: u64) -> Self {
         self.config.reserve = items;
         self
+    }
+
+    /// All memory that `items` items need is had when the zone is made, and never more, nor ever given back
+    /// (`uma_zone_reserve_kva`, and `uma_zone_set_obj` of 2002): if it is not to be had, making the zone
+    /// fails, and later no item fails for want of pages.
+    ///
+    /// It makes `items` the [limit](Self::max_items), which may be lowered, and sets
+    /// [`ZoneFlags::NOFREE`]. A limit that is raised later gives what room there is in the last slab.
+    ///
+    /// The original reserves addresses and takes memory as it is used. So does this, on suppliers whose
+    /// memory is committed as it is written.
+    pub const fn backing(mut self, items: u64) -> Self {
+        self.config.backing = Some(items);
+        self.config.max_items = Some(items);
+        self.flags(ZoneFlags::NOFREE)
     }
 
     /// How slabs are laid out.
@@ -254,6 +272,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             item: config.item(),
             slab: config.slab,
             reserve: config.reserve,
+            backing: config.backing,
             flags: config.flags,
             hardening,
         };

@@ -161,6 +161,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             Some(core) => Ok(core),
             None => self.make().map_err(|fault| match fault {
                 ConfigFault::NoMemory => AllocError::Metadata,
+                ConfigFault::NoBacking(why) => why,
                 _ => AllocError::Unsupported,
             }),
         }

@@ -17,12 +17,15 @@
 use core::alloc::Layout;
 
 use uma_cache::PerCpu;
-use uma_core::{ConfigFault, ItemSource, Name};
+use uma_core::{ConfigFault, ItemSource, Name, PageSupplier};
 use uma_debug::{Hardening, Padded, Pads};
 use uma_keg::{Keg, MAX_ITEM_SIZE, SlabConfig, SlabLayout};
 
 use super::{PaddedSlabs, Slabs};
 use crate::{Platform, ZoneFlags};
+
+/// Slabs are no smaller than this on suppliers of smaller pages.
+const SMALLEST_PAGE: usize = 4096;
 
 /// What a zone's description asks of its slabs.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +36,8 @@ pub struct Wishes {
     pub(crate) slab: Option<SlabConfig>,
     /// Free items to keep in reserve.
     pub(crate) reserve: u64,
+    /// Items to have slabs for from the beginning, and no others.
+    pub(crate) backing: Option<u64>,
     /// What is checked.
     pub(crate) hardening: Hardening,
     /// The flags that were asked for.
@@ -42,7 +47,11 @@ pub struct Wishes {
 impl Wishes {
     /// The slabs that are wished for.
     fn slab_config<P: Platform>(&self, platform: &P) -> SlabConfig {
-        let default = || SlabConfig::new().outside_headers().largest_slab(platform.largest_slab());
+        let page = platform.pages().page_size().max(SMALLEST_PAGE);
+        let default = || {
+            let slab = SlabConfig::new().page_size(page).outside_headers();
+            slab.largest_slab(platform.largest_slab())
+        };
         let mut slab = self.slab.unwrap_or_else(default);
         let has = |flag| self.flags.contains(flag);
         if has(ZoneFlags::ZINIT) {
@@ -141,6 +150,11 @@ impl<P: Platform> Origin<P> for OwnSlabs {
         let slab = SlabLayout::new(pads.outer(), wishes.slab_config(platform))?;
         let keg = Keg::with_layout(platform.pages(), platform.metadata(), slab);
         keg.set_reserve(wishes.reserve);
+        if let Some(items) = wishes.backing {
+            // What was had until it failed goes back with the keg.
+            keg.prealloc(items).map_err(ConfigFault::NoBacking)?;
+            keg.seal();
+        }
         // SAFETY: the keg was made for the outer layout.
         Ok(unsafe { Padded::new(keg, pads) })
     }
