@@ -104,8 +104,10 @@ impl<L: RawMutex> Quarantine<L> {
         // Threads have stacks far from each other, so most of the time each has a ring of its own.
         let here = 0_u8;
         let ring = ((&raw const here).addr() >> 16).wrapping_mul(0x9e37_79b9) >> 8;
-        let out = self.rings[ring % RINGS].lock().push(item);
+        let mut ring = self.rings[ring % RINGS].lock();
+        let out = ring.push(item);
         if out.is_none() {
+            // Under the lock: a drain that takes the item out counts after this.
             self.held.fetch_add(1, Ordering::Relaxed);
         }
         out
