@@ -38,8 +38,10 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         // At most what is configured, so it fits.
         let largest = each.min(config.into()) as u16;
         self.bound.store(items, Ordering::SeqCst);
-        // SeqCst: before the exchanges of slots in `drain`; see `installed`.
         self.largest.store(largest, Ordering::SeqCst);
+        // Either it finds the slots, and then the exchanges in `drain` come before those of whoever installs a
+        // bucket later; or the slots are made after it, and whoever finds them finds the new size.
+        self.slot_count.fetch_add(0, Ordering::AcqRel);
         self.drain(Reclaim::DrainCpu);
     }
 
@@ -66,7 +68,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
 
     /// Whether a bucket of this size may not be in a slot (any more).
     pub(crate) fn too_large(&self, capacity: u16) -> bool {
-        // SeqCst: after the exchange that put the bucket there.
+        // After the exchange that put the bucket there, which is after those of whoever lowered the bound, if they
+        // did not find it.
         capacity > self.largest.load(Ordering::SeqCst)
     }
 

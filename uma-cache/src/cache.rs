@@ -81,7 +81,7 @@ const fn at_most(value: usize, bound: usize) -> usize {
 #[repr(C)]
 pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     // What a hit touches.
-    slot_count: AtomicUsize,
+    pub(crate) slot_count: AtomicUsize,
     slots: AtomicPtr<Slot>,
     pub(crate) percpu: C,
     // The rest.
@@ -212,7 +212,9 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         // AcqRel: the winner's slots are initialised before their address is out.
         let (null, new) = (ptr::null_mut(), first.as_ptr());
         if self.slots.compare_exchange(null, new, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            self.slot_count.store(cpus, Ordering::Release);
+            // An exchange: whoever bounds the cache and finds no slots yet is before it, and seen by all who
+            // find them (see `set_max_cached`).
+            self.slot_count.swap(cpus, Ordering::AcqRel);
         } else {
             // Another thread was first, and will store the count.
             // SAFETY: the memory came from `alloc_meta` with this layout and nobody has seen it.

@@ -102,6 +102,20 @@ models! {
         stack.over_after(mine);
     }
 
+    /// An allocation that fetches a batch, while another CPU forbids that anything is cached.
+    fn a_refill_against_a_bound<C>(2) {
+        let stack = Stack::<C>::new(3, PAIRS);
+        let there = stack.clone();
+        let other = spawn(move || {
+            on(1);
+            there.set_max_cached(Some(0));
+        });
+        let mine = u64::from(stack.use_one(Request::NOWAIT));
+        join(other);
+        assert_eq!(stack.stats().cached, 0, "a bucket that is too large was left in its slot");
+        stack.over_after(mine);
+    }
+
     /// Buckets that go to the depot and come from it, while it is trimmed.
     fn the_depot_against_a_trim<C>(2) {
         let stack = Stack::<C>::new(3, TINY);

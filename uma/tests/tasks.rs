@@ -232,6 +232,22 @@ fn objects_and_groups_serve_tasks() {
     assert_eq!(GROUP.bytes(), 0);
 }
 
+/// A small item does not overtake a large one; but when the large one gives up, there is room for it.
+#[test]
+fn a_large_item_holds_up_small_ones_until_it_gives_up() {
+    static GROUP: ZoneGroup = ZoneGroup::new("mixed", NonZeroU64::new(96), Park);
+    let small = Zone::<[u64; 4]>::builder("small").bucket(0).group(&GROUP).build().unwrap();
+    let large = Zone::<[u64; 8]>::builder("large").bucket(0).group(&GROUP).build().unwrap();
+    let _held = [0, 1].map(|n| small.alloc([n; 4]).unwrap());
+    let mut first = Task::new(large.alloc_async([0; 8]));
+    let mut second = Task::new(small.alloc_async([2; 4]));
+    assert!(first.poll().is_none() && second.poll().is_none());
+    assert!(small.try_alloc([3; 4]).is_err(), "32 bytes are left, but others came first");
+    drop(first);
+    assert_eq!(second.woken(), 1);
+    assert!(second.poll().unwrap().is_ok());
+}
+
 /// Many tasks on a few threads, of which every third is dropped while it waits: all others are served, and in
 /// the end everything is back.
 #[test]
