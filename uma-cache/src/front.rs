@@ -1,6 +1,7 @@
 //! What a hit touches, once more, where it is quickest to reach.
 
 use core::mem::MaybeUninit;
+use core::num::NonZeroUsize;
 use core::ptr;
 
 use lock_api::RawMutex;
@@ -14,17 +15,18 @@ use crate::{BucketCache, PerCpu, Slot, Slots};
 ///
 /// It is empty to begin with, and then every [`pop`](Self::pop) and [`push`](Self::push) misses; whoever
 /// takes the long way after that calls [`publish`](Self::publish).
-// On one cache line.
+// What a hit touches is on one cache line.
 #[repr(C, align(32))]
 pub struct Front<C> {
-    /// 0 until published, and stored last.
+    /// What [`PerCpu::short`] says; 0 until published, and stored last.
+    short: AtomicUsize,
     count: AtomicUsize,
     slots: AtomicPtr<Slot>,
     percpu: UnsafeCell<MaybeUninit<C>>,
 }
 
-// SAFETY: `percpu` is written once, by the one thread that won the exchange of `slots`, before `count` is
-// stored with release; it is read only after a load of `count` with acquire found it stored.
+// SAFETY: `percpu` is written once, by the one thread that won the exchange of `slots`, before `short` is
+// stored with release; it is read only after a load of `short` with acquire found it stored.
 unsafe impl<C: Send + Sync> Sync for Front<C> {}
 // SAFETY: it owns nothing that belongs to a thread.
 unsafe impl<C: Send> Send for Front<C> {}
@@ -34,6 +36,7 @@ impl<C> Front<C> {
     #[expect(clippy::new_without_default, reason = "fronts are parts of statics")]
     pub const fn new() -> Self {
         Self {
+            short: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
             slots: AtomicPtr::new(ptr::null_mut()),
             percpu: UnsafeCell::new(MaybeUninit::uninit()),
@@ -60,33 +63,33 @@ impl<C: PerCpu + Copy> Front<C> {
         let first = slots.as_ptr().cast_mut();
         let null = ptr::null_mut();
         if self.slots.compare_exchange(null, first, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            // SAFETY: only the winner of the exchange gets here, and nobody reads before the count is
+            // SAFETY: only the winner of the exchange gets here, and nobody reads before `short` is
             // stored.
             unsafe { *self.percpu.get() = MaybeUninit::new(cache.percpu) };
-            self.count.store(slots.count(), Ordering::Release);
+            self.count.store(slots.count(), Ordering::Relaxed);
+            self.short.store(cache.percpu.short(), Ordering::Release);
         }
     }
 
     /// The way to the slots, if it is known.
     #[inline(always)]
-    fn way(&self) -> Option<(&C, Slots<'_>)> {
-        let count = self.count.load(Ordering::Acquire);
-        if count == 0 {
-            return None;
-        }
-        // SAFETY: the count was stored after the other two, which do not change any more; the slots are
-        // alive (see `publish`).
+    fn way(&self) -> Option<(&C, NonZeroUsize, Slots<'_>)> {
+        let short = NonZeroUsize::new(self.short.load(Ordering::Acquire))?;
+        // SAFETY: `short` was stored after the others, which do not change any more; the slots are alive
+        // (see `publish`).
         unsafe {
             let percpu = (*self.percpu.get()).assume_init_ref();
-            Some((percpu, Slots::new(self.slots.load(Ordering::Relaxed), count)))
+            let count = self.count.load(Ordering::Relaxed);
+            Some((percpu, short, Slots::new(self.slots.load(Ordering::Relaxed), count)))
         }
     }
 
     /// Takes an item of the running CPU's `alloc` bucket, by [`PerCpu::pop_inline`].
     #[inline(always)]
     pub fn pop(&self) -> Option<Item> {
-        let (percpu, slots) = self.way()?;
-        percpu.pop_inline(slots)
+        let (percpu, short, slots) = self.way()?;
+        // SAFETY: `publish` stored what `percpu` said.
+        unsafe { percpu.pop_inline(short, slots) }
     }
 
     /// Puts an item into one of the running CPU's buckets, by [`PerCpu::push_inline`]. Returns whether there
@@ -98,8 +101,8 @@ impl<C: PerCpu + Copy> Front<C> {
     #[inline(always)]
     pub unsafe fn push(&self, item: Item) -> bool {
         match self.way() {
-            // SAFETY: the caller's duty is passed on unchanged.
-            Some((percpu, slots)) => unsafe { percpu.push_inline(slots, item) },
+            // SAFETY: as in `pop`; the rest is passed on from the caller.
+            Some((percpu, short, slots)) => unsafe { percpu.push_inline(short, slots, item) },
             None => false,
         }
     }

@@ -1,5 +1,7 @@
 //! Access to the running CPU's slot.
 
+use core::num::NonZeroUsize;
+
 use uma_core::Item;
 
 use crate::bucket::Owned;
@@ -41,20 +43,32 @@ pub unsafe trait PerCpu {
     /// The caller owns the item, and gives it up if this returns `true`.
     unsafe fn push(&self, slots: Slots<'_>, item: Item) -> bool;
 
-    /// [`pop`](Self::pop) where that is a few instructions, which belong where they are used; else a miss.
-    #[inline(always)]
-    fn pop_inline(&self, slots: Slots<'_>) -> Option<Item> {
-        self.pop(slots)
+    /// A word with which [`pop_inline`](Self::pop_inline) and [`push_inline`](Self::push_inline) find their
+    /// way without looking at this value, or any other but 0 if they look at it; 0 if there is no way that
+    /// is a few instructions, which belong where they are used. Always the same.
+    fn short(&self) -> usize {
+        1
     }
 
-    /// [`push`](Self::push) where that is a few instructions, which belong where they are used; else a
-    /// miss.
+    /// [`pop`](Self::pop) by the short way.
     ///
     /// # Safety
     ///
-    /// As [`push`](Self::push).
+    /// `short` came from this value or a copy of it.
     #[inline(always)]
-    unsafe fn push_inline(&self, slots: Slots<'_>, item: Item) -> bool {
+    unsafe fn pop_inline(&self, short: NonZeroUsize, slots: Slots<'_>) -> Option<Item> {
+        let _ = short;
+        self.pop(slots)
+    }
+
+    /// [`push`](Self::push) by the short way.
+    ///
+    /// # Safety
+    ///
+    /// As [`push`](Self::push); and `short` came from this value or a copy of it.
+    #[inline(always)]
+    unsafe fn push_inline(&self, short: NonZeroUsize, slots: Slots<'_>, item: Item) -> bool {
+        let _ = short;
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { self.push(slots, item) }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::thread;
 
 use uma_cache::bucket::Owned;
@@ -101,18 +102,21 @@ unsafe impl PerCpu for HostAccess {
         }
     }
 
-    #[inline(always)]
-    fn pop_inline(&self, slots: Slots<'_>) -> Option<Item> {
-        self.rseq.as_ref()?.pop(slots)
+    /// That of sequences: locks take more than a few instructions.
+    fn short(&self) -> usize {
+        self.rseq.as_ref().map_or(0, PerCpu::short)
     }
 
     #[inline(always)]
-    unsafe fn push_inline(&self, slots: Slots<'_>, item: Item) -> bool {
-        match &self.rseq {
-            // SAFETY: the caller's duty is passed on unchanged.
-            Some(rseq) => unsafe { rseq.push(slots, item) },
-            None => false,
-        }
+    unsafe fn pop_inline(&self, short: NonZeroUsize, slots: Slots<'_>) -> Option<Item> {
+        // SAFETY: it is not 0, so it came from sequences, whose offset is the same for all.
+        unsafe { Sequences::pop_by(short, slots) }
+    }
+
+    #[inline(always)]
+    unsafe fn push_inline(&self, short: NonZeroUsize, slots: Slots<'_>, item: Item) -> bool {
+        // SAFETY: as in `pop_inline`; the rest is passed on from the caller.
+        unsafe { Sequences::push_by(short, slots, item) }
     }
 
     fn swap(&self, slots: Slots<'_>, which: Which, new: Owned) -> Result<Owned, Owned> {
@@ -169,6 +173,8 @@ unsafe impl PerCpu for HostAccess {
 mod never {
     //! What stands for restartable sequences where there are none.
 
+    use core::num::NonZeroUsize;
+
     use uma_cache::bucket::Owned;
     use uma_cache::{PerCpu, Slots, Which};
     use uma_core::Item;
@@ -179,6 +185,14 @@ mod never {
     impl Never {
         pub(super) fn available(_: usize) -> Option<Self> {
             None
+        }
+
+        pub(super) unsafe fn pop_by(_: NonZeroUsize, _: Slots<'_>) -> Option<Item> {
+            None
+        }
+
+        pub(super) unsafe fn push_by(_: NonZeroUsize, _: Slots<'_>, _: Item) -> bool {
+            false
         }
     }
 

@@ -268,7 +268,15 @@ impl<L: RawMutex> Registry<L> {
         // SAFETY: `prefork` locked and forgot the guard, so the list is ours until it is unlocked.
         unsafe {
             let list = &*self.list.data_ptr();
-            list.for_each(|node| (node.vtable.postfork)(node.zone, process));
+            list.for_each(|node| {
+                (node.vtable.postfork)(node.zone, process);
+                // Those who looked at zones are not in the copy. (This thread is, if a hook of a zone that it
+                // looks at has forked; it is not counted from here on, which nobody notices: in its
+                // own copy only it could destroy that zone, and may not.)
+                if process == Process::Copy {
+                    (*node.links.get()).visitors = 0;
+                }
+            });
             self.list.force_unlock();
         }
     }
@@ -321,7 +329,7 @@ impl<'a, L: RawMutex> Visit<'a, L> {
             let mut next = match self.node.as_ref() {
                 Some(node) => {
                     let links = &mut *node.links.get();
-                    links.visitors -= 1;
+                    links.visitors = links.visitors.saturating_sub(1);
                     links.next
                 }
                 None => list.first,
@@ -342,8 +350,9 @@ impl<L: RawMutex> Drop for Visit<'_, L> {
         let _list = self.registry.list.lock();
         // SAFETY: as in `advance`.
         if let Some(node) = unsafe { self.node.as_ref() } {
-            // SAFETY: under the lock.
-            unsafe { (*node.links.get()).visitors -= 1 };
+            // SAFETY: links are only touched under the lock.
+            let links = unsafe { &mut *node.links.get() };
+            links.visitors = links.visitors.saturating_sub(1);
         }
     }
 }

@@ -40,7 +40,7 @@ mod fence;
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 mod sequence;
 
-use core::num::NonZeroIsize;
+use core::num::{NonZeroIsize, NonZeroUsize};
 use core::ptr::NonNull;
 
 use uma_core::Item;
@@ -68,6 +68,28 @@ impl Rseq {
         }
         Some(Self { offset, cpus })
     }
+
+    /// [`PerCpu::pop_inline`], without a value.
+    ///
+    /// # Safety
+    ///
+    /// `short` is what [`PerCpu::short`] of some `Rseq` said.
+    #[inline(always)]
+    pub unsafe fn pop_by(short: NonZeroUsize, slots: Slots<'_>) -> Option<Item> {
+        // SAFETY: it is the offset that `available` found; the slots and their buckets are alive.
+        unsafe { sequence::pop(short.get().cast_signed(), slots) }
+    }
+
+    /// [`PerCpu::push_inline`], without a value.
+    ///
+    /// # Safety
+    ///
+    /// As [`PerCpu::push`]; and `short` is what [`PerCpu::short`] of some `Rseq` said.
+    #[inline(always)]
+    pub unsafe fn push_by(short: NonZeroUsize, slots: Slots<'_>, item: Item) -> bool {
+        // SAFETY: as in `pop_by`; the item is the caller's to give.
+        unsafe { sequence::push(short.get().cast_signed(), slots, item) }
+    }
 }
 
 // SAFETY: the kernel restarts a sequence that was interrupted before its commit, so each operation
@@ -88,6 +110,23 @@ unsafe impl PerCpu for Rseq {
     unsafe fn push(&self, slots: Slots<'_>, item: Item) -> bool {
         // SAFETY: as in `pop`; the item is the caller's to give.
         unsafe { sequence::push(self.offset.get(), slots, item) }
+    }
+
+    /// The offset.
+    fn short(&self) -> usize {
+        self.offset.get().cast_unsigned()
+    }
+
+    #[inline(always)]
+    unsafe fn pop_inline(&self, short: NonZeroUsize, slots: Slots<'_>) -> Option<Item> {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { Self::pop_by(short, slots) }
+    }
+
+    #[inline(always)]
+    unsafe fn push_inline(&self, short: NonZeroUsize, slots: Slots<'_>, item: Item) -> bool {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { Self::push_by(short, slots, item) }
     }
 
     fn swap(&self, slots: Slots<'_>, which: Which, new: Owned) -> Result<Owned, Owned> {

@@ -5,7 +5,7 @@
 //! ```text
 //!   2:  store the descriptor's address in the thread's rseq area     (arms the sequence)
 //!   3:  first instruction  ........................................
-//!       ... loads, compares; a miss jumps to 5 ...                  :  restarted if interrupted
+//!       ... loads, compares; a miss jumps to 5, or away ...         :  restarted if interrupted
 //!       the commit                                                  :
 //!   4:  ............................................................
 //!   5:  after
@@ -117,16 +117,14 @@ pub(super) unsafe fn pop(offset: isize, slots: Slots<'_>) -> Option<Item> {
 /// As [`pop`]; and the caller owns the item, and gives it up if `true`.
 #[inline(always)]
 pub(super) unsafe fn push(offset: isize, slots: Slots<'_>, item: Item) -> bool {
-    let pushed: u32;
     // SAFETY: as in `pop`; the item is stored above the top only if the count is below the capacity,
     // which EMPTY's is not, and there the bucket has room.
     unsafe {
         asm!(
             sequence!(
-                "xor {pushed:e}, {pushed:e}",
                 "mov {scratch:e}, dword ptr fs:[{offset} + 4]",
                 "cmp {scratch}, {count}",
-                "jae 5f",
+                "jae {miss}",
                 "shl {scratch}, 6",
                 "mov {bucket}, qword ptr [{slots} + {scratch}]",
                 "mov {header}, qword ptr [{bucket}]",
@@ -135,11 +133,10 @@ pub(super) unsafe fn push(offset: isize, slots: Slots<'_>, item: Item) -> bool {
                 "mov {bucket}, qword ptr [{slots} + {scratch} + 8]",
                 "mov {header}, qword ptr [{bucket}]",
                 "cmp {header:x}, word ptr [{bucket} + 8]",
-                "je 5f",
+                "je {miss}",
                 "8:",
                 "movzx {scratch:e}, {header:x}",
                 "mov qword ptr [{bucket} + {scratch} * 8 + 16], {item}",
-                "inc {pushed:e}",
                 "inc {header}",
                 "mov qword ptr [{bucket}], {header}",
             ),
@@ -150,11 +147,11 @@ pub(super) unsafe fn push(offset: isize, slots: Slots<'_>, item: Item) -> bool {
             scratch = out(reg) _,
             bucket = out(reg) _,
             header = out(reg) _,
-            pushed = out(reg) pushed,
+            miss = label { return false },
             options(nostack),
         );
     }
-    pushed != 0
+    true
 }
 
 /// See [`Slot::swap`](crate::Slot::swap). Null if the CPU has no slot.

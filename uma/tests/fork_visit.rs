@@ -1,0 +1,79 @@
+//! A fork while another thread looks at a zone: that thread is not in the copy, where the zone can still be
+//! destroyed.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use uma::{Host, Platform, Reclaim, Zone};
+
+/// Ends this process if it takes too long, as a copy does that waits for a thread it does not have.
+fn soon(seconds: u32) {
+    // SAFETY: asks for a signal.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// What became of a copy that runs `child`: its wait status.
+fn in_a_copy(child: impl FnOnce()) -> i32 {
+    // SAFETY: the copy uses zones, which are made for that, and leaves without running destructors.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork: {}", std::io::Error::last_os_error()),
+        0 => {
+            soon(10);
+            child();
+            // SAFETY: ends the copy.
+            unsafe { libc::_exit(0) }
+        }
+        pid => {
+            let mut status = 0;
+            // SAFETY: waits for the child that was made just now.
+            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+            status
+        }
+    }
+}
+
+#[test]
+fn a_zone_that_was_looked_at_can_be_destroyed_in_the_copy() {
+    static STEP: AtomicU8 = AtomicU8::new(0);
+    let zone = Zone::<[u64; 4]>::builder("looked at").build().unwrap();
+    drop(zone.alloc([1; 4]).unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            Host.registry().visit(&mut |other| {
+                if other.name().as_str() == "looked at" {
+                    STEP.store(1, Ordering::SeqCst);
+                    let begin = Instant::now();
+                    while STEP.load(Ordering::SeqCst) == 1
+                        && begin.elapsed() < Duration::from_secs(30)
+                    {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        });
+        while STEP.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        let zone = &zone;
+        let status = in_a_copy(|| {
+            // SAFETY: the copy leaves without dropping it once more.
+            drop(unsafe { std::ptr::read(zone) });
+            assert!(uma::zones().iter().all(|other| other.name.as_str() != "looked at"));
+        });
+        STEP.store(2, Ordering::SeqCst);
+        assert_eq!(status, 0, "the copy waited for a thread that it does not have");
+    });
+}
+
+#[test]
+fn a_fork_out_of_a_visit() {
+    let zone = Zone::<[u64; 5]>::builder("forks").build().unwrap();
+    drop(zone.alloc([1; 5]).unwrap());
+    let mut status = None;
+    Host.registry().visit(&mut |other| {
+        if other.name().as_str() == "forks" {
+            status = Some(in_a_copy(|| uma::reclaim(Reclaim::DrainCpu)));
+        }
+    });
+    assert_eq!(status, Some(0));
+}
