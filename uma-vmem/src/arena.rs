@@ -236,6 +236,28 @@ impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Arena<L, M, W, P> {
         self.alloc_wanted(&want, request, None)
     }
 
+    /// The same for a caller who must not sleep, not even for the arena's lock: if another has that just
+    /// now, it fails. It does not import either, since a parent has a lock of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`xalloc`](Self::xalloc), and [`Busy`](VmemFault::Busy). What is wrong with the arguments, or
+    /// that the arena is busy, is not counted among the failures: they are under the lock.
+    pub fn try_xalloc(
+        &self,
+        size: usize,
+        constraints: Constraints,
+        policy: Policy,
+    ) -> Result<usize, VmemError> {
+        let want = Want::new(size, &constraints, policy, self.config.quantum)
+            .map_err(|fault| self.error(fault))?;
+        let mut state = self.lock_by(TAKE_TAGS, Mutex::try_lock)?;
+        state.take(&want).ok_or_else(|| {
+            state.counts.fails += 1;
+            self.error(VmemFault::Exhausted { size, free: state.segments.free_size() })
+        })
+    }
+
     /// A request that makes sense.
     pub(crate) fn want(
         &self,
@@ -452,15 +474,24 @@ impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Arena<L, M, W, P> {
     /// Takes the lock with at least `tags` tags spare that are promised to nobody. Gets memory for them
     /// and for the table without the lock.
     pub(crate) fn lock_for(&self, tags: usize) -> Result<Held<'_, L, W>, VmemError> {
+        self.lock_by(tags, |state| Some(state.lock()))
+    }
+
+    /// The same, by a way to take the lock that may fail: with [`Busy`](VmemFault::Busy).
+    fn lock_by<'a>(
+        &'a self,
+        tags: usize,
+        lock: impl Fn(&'a Mutex<L, State<W::Waker>>) -> Option<Held<'a, L, W>>,
+    ) -> Result<Held<'a, L, W>, VmemError> {
         debug_assert!(tags <= MOST_TAGS);
         let mut table_asked = false;
         loop {
-            let state = self.state.lock();
+            let state = lock(&self.state).ok_or_else(|| self.error(VmemFault::Busy))?;
             let piece = if table_asked { None } else { state.segments.table.next_piece() };
             if let Some(layout) = piece {
                 drop(state);
                 table_asked = true;
-                self.grow_table(layout);
+                self.grow_table(layout, &lock);
                 continue;
             }
             if !state.segments.pool.short_of(tags) {
@@ -473,21 +504,32 @@ impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Arena<L, M, W, P> {
             let Some(memory) = memory else {
                 return Err(self.error(VmemFault::Metadata));
             };
+            let Some(mut state) = lock(&self.state) else {
+                self.discard(memory);
+                return Err(self.error(VmemFault::Busy));
+            };
             // SAFETY: the metadata supplier gave it to us alone, with the layout asked for.
-            unsafe { self.state.lock().segments.pool.add_block(memory) };
+            unsafe { state.segments.pool.add_block(memory) };
         }
     }
 
     #[cold]
-    fn grow_table(&self, layout: core::alloc::Layout) {
-        let memory = self.metadata.alloc_meta(layout);
-        let mut state = self.state.lock();
-        let Some(at) = memory else {
+    fn grow_table<'a>(
+        &'a self,
+        layout: core::alloc::Layout,
+        lock: &impl Fn(&'a Mutex<L, State<W::Waker>>) -> Option<Held<'a, L, W>>,
+    ) {
+        let memory = self.metadata.alloc_meta(layout).map(|at| Memory { at, layout });
+        let Some(mut state) = lock(&self.state) else {
+            // The next caller asks again.
+            return memory.into_iter().for_each(|memory| self.discard(memory));
+        };
+        let Some(memory) = memory else {
             // Longer chains will do until it is asked again.
             return state.segments.table.no_piece();
         };
         // SAFETY: the metadata supplier gave it to us alone, with the layout asked for.
-        let unneeded = unsafe { state.segments.table.add_piece(Memory { at, layout }) };
+        let unneeded = unsafe { state.segments.table.add_piece(memory) };
         drop(state);
         if let Some(memory) = unneeded {
             self.discard(memory);

@@ -65,6 +65,8 @@ pub enum VmemFault {
         /// The size asked for.
         size: usize,
     },
+    /// Another caller has the lock of the arena, and this one would not wait for it.
+    Busy,
     /// No memory for tags.
     Metadata,
     /// The parent gave a span that does not fit what it was asked for.
@@ -152,6 +154,7 @@ impl fmt::Display for VmemFault {
             Self::TimedOut { size } => {
                 write!(f, "the deadline passed while waiting for room for {size:#x}")
             }
+            Self::Busy => f.write_str("another caller has the lock"),
             Self::Metadata => f.write_str("no memory for boundary tags"),
             Self::BadImport { base, size, wanted } => write!(
                 f,

@@ -40,6 +40,25 @@ fn holes(quantum: usize, sizes: &[usize]) -> Plain {
     arena
 }
 
+/// Nor does it wait for the lock when it has to get tags and chains first.
+#[test]
+fn try_xalloc_fails_if_another_has_the_lock() {
+    let arena = arena(1, 0, 1 << 20);
+    let none = Constraints::new();
+    arena.prefork();
+    refused(arena.try_xalloc(1, none, Policy::Instant), VmemFault::Busy);
+    // SAFETY: this thread called `prefork`.
+    unsafe { arena.postfork(uma_core::Process::Original) };
+    refused(arena.try_xalloc(1, none.align(3), Policy::Instant), VmemFault::BadAlign(3));
+    for at in 0..10_000 {
+        assert_eq!(arena.try_xalloc(1, none, Policy::Instant).unwrap(), at);
+    }
+    let rest = arena.alloc(arena.size(SegmentKind::Free), Policy::Instant, NOW).unwrap();
+    let full = VmemFault::Exhausted { size: 1, free: 0 };
+    refused(arena.try_xalloc(1, none, Policy::Instant), full);
+    assert_eq!((arena.stats().fails, rest), (1, 10_000));
+}
+
 #[test]
 fn instant_fit_takes_from_the_first_list_that_surely_fits() {
     let two = || holes(1, &[1 << 12, 1 << 15]);
