@@ -5,6 +5,9 @@
 //! the oldest chunk and the lowest address are taken again first, so that memory stays dense. What stays
 //! free goes back to the system, in batches, and later than it was freed.
 //!
+//! With the feature `maps` there are also maps of address space, for whoever wants ranges of pages
+//! wired, pageable or bare: the module `map`.
+//!
 //! # Layout
 //!
 //! ```text
@@ -79,6 +82,9 @@ compile_error!("uma-backend-mmap is for Unix systems");
 mod config;
 mod directory;
 mod free;
+#[cfg(feature = "maps")]
+#[cfg_attr(docsrs, doc(cfg(feature = "maps")))]
+pub mod map;
 mod pages;
 mod region;
 mod state;

@@ -31,11 +31,43 @@ pub unsafe trait System: Sync {
     /// There is no room, or no more mappings are allowed.
     fn map(&self, len: usize) -> Result<NonNull<u8>, Errno>;
 
+    /// Reserves `len` bytes of address space that are inaccessible until `unwall`, and read as zero from
+    /// then on. A mapping as from `map` in all else. Nothing is counted against what the system
+    /// promises, also where it promises no more than it has.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map).
+    fn reserve(&self, len: usize) -> Result<NonNull<u8>, Errno>;
+
+    /// Keeps whole pages in memory, and gets memory for them now.
+    ///
+    /// # Safety
+    ///
+    /// They lie in a mapping of `map` or `reserve`, and are accessible.
+    ///
+    /// # Errors
+    ///
+    /// More would be locked than the process may (`RLIMIT_MEMLOCK`), there is not so much memory, or there
+    /// would be too many mappings.
+    unsafe fn lock(&self, at: NonNull<u8>, len: usize) -> Result<(), Errno>;
+
+    /// Ends that.
+    ///
+    /// # Safety
+    ///
+    /// They lie in a mapping of `map` or `reserve`.
+    ///
+    /// # Errors
+    ///
+    /// There would be too many mappings.
+    unsafe fn unlock(&self, at: NonNull<u8>, len: usize) -> Result<(), Errno>;
+
     /// Takes a mapping away.
     ///
     /// # Safety
     ///
-    /// It came from `map`, whole, and nobody uses it any more.
+    /// It came from `map` or `reserve`, whole, and nobody uses it any more.
     ///
     /// # Errors
     ///
@@ -46,7 +78,7 @@ pub unsafe trait System: Sync {
     ///
     /// # Safety
     ///
-    /// They lie in a mapping of `map`, and nobody misses what is in them.
+    /// They lie in a mapping of `map` or `reserve`, and nobody misses what is in them.
     ///
     /// # Errors
     ///
@@ -68,7 +100,7 @@ pub unsafe trait System: Sync {
     ///
     /// # Safety
     ///
-    /// They lie in a mapping of `map`, and nobody touches them until `unwall`.
+    /// They lie in a mapping of `map` or `reserve`, and nobody touches them until `unwall`.
     ///
     /// # Errors
     ///
@@ -79,7 +111,7 @@ pub unsafe trait System: Sync {
     ///
     /// # Safety
     ///
-    /// They lie in a mapping of `map`.
+    /// They lie in a mapping of `map` or `reserve`.
     ///
     /// # Errors
     ///
@@ -145,17 +177,35 @@ impl Kernel {
     }
 }
 
+/// A new mapping, at a place that the system chooses.
+fn mmap(len: usize, access: libc::c_int) -> Result<NonNull<u8>, Errno> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | UNRESERVED;
+    // SAFETY: it takes nobody's place.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), len, access, flags, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return Err(errno());
+    }
+    NonNull::new(at.cast()).ok_or(libc::ENOMEM)
+}
+
 // SAFETY: the calls do what their manual pages say.
 unsafe impl System for Kernel {
     fn map(&self, len: usize) -> Result<NonNull<u8>, Errno> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | UNRESERVED;
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping, at a place that the system chooses.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, access, flags, -1, 0) };
-        if at == libc::MAP_FAILED {
-            return Err(errno());
-        }
-        NonNull::new(at.cast()).ok_or(libc::ENOMEM)
+        mmap(len, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn reserve(&self, len: usize) -> Result<NonNull<u8>, Errno> {
+        mmap(len, libc::PROT_NONE)
+    }
+
+    unsafe fn lock(&self, at: NonNull<u8>, len: usize) -> Result<(), Errno> {
+        // SAFETY: it changes no contents.
+        done(unsafe { libc::mlock(at.as_ptr().cast(), len) })
+    }
+
+    unsafe fn unlock(&self, at: NonNull<u8>, len: usize) -> Result<(), Errno> {
+        // SAFETY: as above.
+        done(unsafe { libc::munlock(at.as_ptr().cast(), len) })
     }
 
     unsafe fn unmap(&self, at: NonNull<u8>, len: usize) -> Result<(), Errno> {

@@ -59,6 +59,19 @@ unsafe impl System for &'static Refusing {
         Ok(at)
     }
 
+    // Chunks are neither reserved without access nor locked.
+    fn reserve(&self, _: usize) -> Result<NonNull<u8>, Errno> {
+        Err(libc::ENOSYS)
+    }
+
+    unsafe fn lock(&self, _: NonNull<u8>, _: usize) -> Result<(), Errno> {
+        Err(libc::ENOSYS)
+    }
+
+    unsafe fn unlock(&self, _: NonNull<u8>, _: usize) -> Result<(), Errno> {
+        Err(libc::ENOSYS)
+    }
+
     unsafe fn unmap(&self, at: NonNull<u8>, len: usize) -> Result<(), Errno> {
         self.may("unmap")?;
         let known = self.0.lock().unwrap().mapped.remove(&at.addr().get());
