@@ -220,6 +220,28 @@ impl<T, const KIND: u16> Handles<T, KIND> {
             Ok(value)
         }
     }
+
+    /// Gives a handle a value again that was removed from it, before anybody else got it: it is live as before.
+    /// Where it was used for another value meanwhile, the value is kept for ever, out of reach.
+    ///
+    /// # Safety
+    ///
+    /// `insert` returned the handle, and its value was removed.
+    pub(crate) unsafe fn restore(&self, handle: *mut Handle<T>, value: T) {
+        // SAFETY: handles are never freed; the mark says that it is ours before it is written to.
+        unsafe {
+            let mark = &(*handle).mark;
+            let (dead, underway) = (Self::DEAD, Self::UNDERWAY);
+            if mark.compare_exchange(dead, underway, Ordering::Acquire, Ordering::Relaxed).is_err()
+            {
+                core::mem::forget(value);
+                return;
+            }
+            self.dead.fetch_sub(1, Ordering::Relaxed);
+            (*(*handle).value.get()).write(value);
+            mark.store(Self::LIVE, Ordering::Release);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,12 @@ mod boundary;
 mod capi;
 #[cfg(feature = "capi")]
 mod handle;
+#[cfg(any(feature = "solaris", feature = "umem"))]
+pub(crate) mod heap;
 #[cfg(feature = "capi")]
 mod name;
+#[cfg(any(feature = "solaris", feature = "umem"))]
+pub(crate) mod objects;
 pub mod policy;
 mod report;
 

@@ -1,0 +1,295 @@
+//! Object caches as Solaris has them, in the kernel and in libumem: with constructed objects, memory that is
+//! asked back, and objects that move.
+//!
+//! ```text
+//!   KmemCache, UmemCache --- Arc --> Objects <--- Weak --- the list of all (reap, upkeep)
+//!                                      |  zone: slabs, or pages for large objects
+//!                                      |  moves: the move callback and what it said
+//!                                      `- pages: reserve, and what is held while objects move
+//! ```
+//!
+//! Lock order: the list of all, the queue of the upkeep, and the runs of a cache are leaves, and nothing of the
+//! user's is called under any of them.
+
+mod hooks;
+mod list;
+mod moves;
+mod pages;
+mod upkeep;
+
+use core::alloc::Layout;
+use core::ffi::c_int;
+use core::fmt;
+use core::ptr::{self, NonNull};
+use std::ffi::{CStr, CString};
+use std::sync::Arc;
+
+use uma::core::{AllocError, ConfigError, ConfigFault, Item, Name, Request, Stats};
+use uma::{Hardening, RawZone, RawZoneBuilder, Reclaim};
+
+use hooks::Construct;
+pub use hooks::{Callbacks, Constructor, Destructor, ReclaimCallback};
+pub(crate) use list::{for_each, reap, reap_all};
+pub use moves::{Answer, MoveCallback};
+pub(crate) use pages::{Backing, Pages, Shared, Surroundings};
+pub(crate) use upkeep::{Heap, active, defragment_later, look_after, reap_later, start};
+
+use super::System;
+use crate::sync::{AtomicU64, Ordering};
+use moves::Moves;
+use pages::Large;
+
+type Slabs = RawZone<Surroundings, Construct>;
+type Runs = RawZone<Surroundings, Construct, uma::Over<Large>>;
+
+enum Zone {
+    Slabs(Slabs),
+    Runs(Runs),
+}
+
+/// Does the same with either kind of zone.
+macro_rules! zone {
+    ($objects:expr, $zone:ident => $body:expr) => {
+        match &$objects.zone {
+            Zone::Slabs($zone) => $body,
+            Zone::Runs($zone) => $body,
+        }
+    };
+}
+
+/// A cache of objects of one size.
+pub(crate) struct Objects {
+    zone: Zone,
+    align: usize,
+    size: usize,
+    callbacks: Callbacks,
+    system: &'static System,
+    surroundings: Surroundings,
+    name: CString,
+    moves: Moves,
+    counts: Counts,
+}
+
+/// What is counted here because the engine does not know of it.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) reaps: AtomicU64,
+    pub(crate) scans: AtomicU64,
+    /// Allocations and frees at the last look.
+    seen: AtomicU64,
+    /// Most objects that were seen in existence.
+    most: AtomicU64,
+}
+
+/// What a cache is made of.
+pub(crate) struct Wanted<'a> {
+    pub(crate) system: &'static System,
+    pub(crate) name: &'a str,
+    pub(crate) size: usize,
+    pub(crate) align: usize,
+    pub(crate) callbacks: Callbacks,
+    /// What a constructor is told of a request.
+    pub(crate) flags: fn(Request) -> c_int,
+    /// Whether the CPUs have caches.
+    pub(crate) magazines: bool,
+    /// Whether free objects are never written to.
+    pub(crate) untouched: bool,
+    pub(crate) hardening: Option<Hardening>,
+    pub(crate) backing: Option<Arc<dyn Backing>>,
+}
+
+impl Objects {
+    /// Makes a cache and lists it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the description, or that there was no memory.
+    ///
+    /// # Safety
+    ///
+    /// The callbacks take objects of that size, touch no more of them, and may run on any thread as long as
+    /// the cache exists.
+    pub(crate) unsafe fn create(wanted: Wanted<'_>) -> Result<Arc<Self>, ConfigError> {
+        let Wanted { system, name, size, align, callbacks, flags, .. } = wanted;
+        let surroundings =
+            Surroundings::new(Pages::Cache(Arc::new(Shared::new(wanted.backing.clone()))), system);
+        let construct = Construct { callbacks, flags, untouched: wanted.untouched };
+        let fault = |fault| ConfigError { zone: Name::new(name), size, align, fault };
+        let zone = if size <= uma::keg::MAX_ITEM_SIZE {
+            let zone = RawZone::builder_in(name, Layout::new::<()>(), surroundings.clone())
+                .size_align(size, align);
+            let zone = fitted(zone, &wanted);
+            // SAFETY: the caller vouches for the callbacks.
+            Zone::Slabs(unsafe { zone.hooks(construct) }.build()?)
+        } else {
+            if !align.is_power_of_two() {
+                return Err(fault(ConfigFault::BadAlign));
+            }
+            let object = Layout::from_size_align(size, align).ok();
+            let large =
+                object.and_then(|object| Large::new(object, uma::Platform::pages(&surroundings)));
+            let large = large.ok_or_else(|| fault(ConfigFault::Overflow))?;
+            let zone = fitted(RawZone::over_in(name, large, surroundings.clone()), &wanted);
+            // SAFETY: as above.
+            Zone::Runs(unsafe { zone.hooks(construct) }.build()?)
+        };
+        let name = CString::new(name.replace('\0', "?")).unwrap_or_default();
+        let (moves, counts) = (Moves::new(), Counts::default());
+        let objects = Arc::new(Self {
+            zone,
+            align,
+            size,
+            callbacks,
+            system,
+            surroundings,
+            name,
+            moves,
+            counts,
+        });
+        list::add(&objects);
+        Ok(objects)
+    }
+
+    /// An object that is at hand, or null: the whole of a hit.
+    #[inline(always)]
+    pub(crate) fn alloc_cached(&self) -> *mut u8 {
+        zone!(self, zone => zone.alloc_cached())
+    }
+
+    /// An object.
+    pub(crate) fn alloc(&self, request: Request) -> Result<NonNull<u8>, AllocError> {
+        let item = zone!(self, zone => zone.alloc(request));
+        item.map(Item::as_non_null).map_err(|error| error.reason())
+    }
+
+    /// Frees an object if there is room at hand, and returns whether: the whole of a hit.
+    ///
+    /// # Safety
+    ///
+    /// As [`free`](Self::free).
+    #[inline(always)]
+    pub(crate) unsafe fn free_cached(&self, object: NonNull<u8>) -> bool {
+        // SAFETY: the caller's duty is passed on unchanged.
+        zone!(self, zone => unsafe { zone.free_cached(Item::new(object)) })
+    }
+
+    /// Frees an object.
+    ///
+    /// # Safety
+    ///
+    /// It came from this cache and is not used any more.
+    pub(crate) unsafe fn free(&self, object: NonNull<u8>) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        zone!(self, zone => unsafe { zone.free(Item::new(object)) });
+    }
+
+    /// Whether a pointer has the alignment of an object.
+    #[inline(always)]
+    pub(crate) fn is_aligned(&self, object: *const core::ffi::c_void) -> bool {
+        object.addr() & (self.align - 1) == 0
+    }
+
+    /// Gives back what is free beyond what the mode leaves.
+    pub(crate) fn reclaim(&self, mode: Reclaim) {
+        zone!(self, zone => zone.reclaim(mode));
+    }
+
+    /// Calls `visit` with every object in use, after emptying the caches. Large ones are not known.
+    pub(crate) fn for_each_used(&self, mut visit: impl FnMut(NonNull<u8>)) {
+        self.reclaim(Reclaim::DrainCpu);
+        zone!(self, zone => zone.for_each_live(|item| visit(item.as_non_null())));
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        zone!(self, zone => zone.stats())
+    }
+
+    /// Most objects that were seen in existence, with a look now.
+    pub(crate) fn most(&self, now: u64) -> u64 {
+        self.counts.most.fetch_max(now, Ordering::Relaxed).max(now)
+    }
+
+    pub(crate) const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    pub(crate) const fn moves(&self) -> &Moves {
+        &self.moves
+    }
+
+    pub(crate) const fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(crate) const fn align(&self) -> usize {
+        self.align
+    }
+
+    pub(crate) const fn callbacks(&self) -> &Callbacks {
+        &self.callbacks
+    }
+
+    pub(crate) const fn system(&self) -> &'static System {
+        self.system
+    }
+
+    pub(crate) fn name(&self) -> &CStr {
+        &self.name
+    }
+
+    fn shared(&self) -> &Shared {
+        self.surroundings.shared()
+    }
+}
+
+/// What zones of both kinds are told.
+fn fitted<P: uma::Platform, H, O>(
+    zone: RawZoneBuilder<P, H, O>,
+    wanted: &Wanted<'_>,
+) -> RawZoneBuilder<P, H, O> {
+    let zone = if wanted.magazines { zone } else { zone.bucket(0) };
+    match wanted.hardening {
+        Some(hardening) => zone.hardening(hardening),
+        None => zone,
+    }
+}
+
+/// Ends a cache: nobody finds it in the list any more, and whoever has found it before has done with it.
+/// Returns it with nothing else standing on it; or `None`, after a report, if somebody keeps it for long.
+pub(crate) fn retire(mut objects: Arc<Objects>) -> Option<Objects> {
+    list::remove(&objects);
+    // A round of upkeep is short. In a child of fork(2) it may never end: its thread is not there.
+    for _ in 0..10_000 {
+        match Arc::try_unwrap(objects) {
+            Ok(alone) => return Some(alone),
+            Err(shared) => objects = shared,
+        }
+        std::thread::sleep(core::time::Duration::from_millis(1));
+    }
+    objects
+        .system
+        .report("destroy", format_args!("{objects} is being reaped; it is left as it is"));
+    core::mem::forget(objects);
+    None
+}
+
+/// A null pointer, or one to an object.
+pub(crate) fn or_null<E>(object: Result<NonNull<u8>, E>) -> *mut u8 {
+    object.map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// Names the cache in reports.
+impl fmt::Display for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cache \"{}\"", self.name.to_string_lossy())
+    }
+}
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Objects")
+            .field("name", &self.name)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,294 @@
+//! Objects that move, so that slabs with few of them become free.
+//!
+//! ```text
+//!   sparse slab   | o . . . o . . . |     their objects fit into the free places of the others
+//!   others        | o o . o o o . o |     each is offered: move(old, new)
+//! ```
+//!
+//! A scan empties the caches, sorts the objects in use by slab, and picks the sparsest slabs as long as their
+//! objects fit elsewhere without a new slab. Each of these objects is offered to its owner together with a
+//! constructed one from another slab; the answer says which of the two is free now. What is free goes back
+//! at the end, so that it is not offered again at once.
+//!
+//! The owner may free an object at any time, also while it is being offered; so for the whole scan no memory
+//! that comes back from slabs leaves the cache (`Shared::hold`), and what is offered can be looked at.
+//!
+//! There is one scan at a time in the process, so no two callbacks run at once. That is a flag and no lock:
+//! a callback that causes another scan finds the flag taken, and that scan is left out.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::NonNull;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use uma::Reclaim;
+use uma::core::Request;
+
+use super::{Objects, upkeep};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+
+/// Moves an object: of the old one, the new one, their size and the cache's private value.
+pub type MoveCallback =
+    unsafe extern "C-unwind" fn(*mut c_void, *mut c_void, usize, *mut c_void) -> c_int;
+
+/// What a move callback may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Answer {
+    /// It was moved, and the old object is free.
+    Yes,
+    /// It cannot be moved; its slab is left alone until the owner says otherwise.
+    No,
+    /// Not now. The third time for an object is a no.
+    Later,
+    /// Nobody needs it: both objects are free.
+    DontNeed,
+    /// The owner does not know such an object; it may be free.
+    DontKnow,
+}
+
+impl Answer {
+    fn of(value: c_int) -> Option<Self> {
+        use Answer::{DontKnow, DontNeed, Later, No, Yes};
+        [Yes, No, Later, DontNeed, DontKnow].into_iter().find(|answer| *answer as c_int == value)
+    }
+}
+
+/// How often what was answered, and what came of it.
+#[derive(Debug, Default)]
+pub(crate) struct MoveCounts {
+    /// Objects that were offered.
+    pub(crate) callbacks: AtomicU64,
+    /// By [`Answer`].
+    pub(crate) answers: [AtomicU64; 5],
+    /// Slabs that went back by a scan.
+    pub(crate) slabs_freed: AtomicU64,
+    /// Slabs that the last scan picked.
+    pub(crate) reclaimable: AtomicU64,
+}
+
+/// What a cache knows of moving.
+pub(crate) struct Moves {
+    callback: OnceLock<MoveCallback>,
+    pub(crate) counts: MoveCounts,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Slabs with an object that cannot be moved, by base.
+    pinned: HashSet<usize>,
+    /// How often the owner has put off an object.
+    later: HashMap<usize, u32>,
+}
+
+/// So often an object is put off before that is a no.
+const PATIENCE: u32 = 3;
+
+impl Moves {
+    pub(super) fn new() -> Self {
+        Self { callback: OnceLock::new(), counts: MoveCounts::default(), known: Mutex::default() }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Objects {
+    /// Says how to move objects. Returns whether it makes a difference: not where no slab holds two.
+    ///
+    /// # Safety
+    ///
+    /// The callback may be called on any thread as long as the cache exists, with two objects of this cache
+    /// of which the first may be free, and does with them what its answer says.
+    pub(crate) unsafe fn set_move(&self, callback: MoveCallback) -> bool {
+        if self.stats().per_slab < 2 {
+            return false;
+        }
+        self.shared().track();
+        self.moves().callback.set(callback).is_ok()
+    }
+
+    /// An object that could not be moved can be now.
+    pub(crate) fn move_notify(self: &Arc<Self>, object: NonNull<u8>) {
+        if self.moves().callback.get().is_none() {
+            return;
+        }
+        let address = object.addr().get();
+        let run = self.shared().run_of(address);
+        {
+            let mut known = self.moves().known();
+            known.later.remove(&address);
+            run.map(|run| known.pinned.remove(&run));
+        }
+        upkeep::defragment_later(self);
+    }
+}
+
+/// One scan at a time.
+struct Scan;
+
+static SCANNING: AtomicBool = AtomicBool::new(false);
+
+impl Scan {
+    fn begin() -> Option<Self> {
+        (!SCANNING.swap(true, Ordering::Acquire)).then_some(Self)
+    }
+}
+
+impl Drop for Scan {
+    fn drop(&mut self) {
+        SCANNING.store(false, Ordering::Release);
+    }
+}
+
+/// Whether a scan is likely to find something.
+pub(super) fn worth_while(objects: &Objects) -> bool {
+    let stats = objects.stats();
+    objects.moves().callback.get().is_some()
+        && stats.slabs > 1
+        && stats.free() > (stats.used() + stats.free()) / 4
+}
+
+/// Has objects of a cache moved together, if they can be.
+pub(super) fn defragment(objects: &Objects) {
+    let Some(callback) = objects.moves().callback.get() else { return };
+    let Some(_scan) = Scan::begin() else { return };
+    objects.counts().scans.fetch_add(1, Ordering::Relaxed);
+    let counts = &objects.moves().counts;
+    let before = {
+        let _hold = objects.shared().hold();
+        let sparse = sparse(objects);
+        let before = objects.stats().slabs;
+        counts.reclaimable.store(sparse.len() as u64, Ordering::Relaxed);
+        let mut free = Vec::new();
+        'slabs: for (slab, olds) in &sparse {
+            for old in olds {
+                let Some(new) = elsewhere(objects, &sparse, &mut free) else { break 'slabs };
+                if !offer(objects, *callback, *slab, *old, new, &mut free) {
+                    continue 'slabs;
+                }
+            }
+        }
+        for object in free {
+            // SAFETY: it is an object of this cache that is ours, by allocation or by its owner's answer.
+            unsafe { objects.free(object) };
+        }
+        objects.reclaim(Reclaim::DrainCpu);
+        before
+    };
+    let freed = before.saturating_sub(objects.stats().slabs);
+    counts.slabs_freed.fetch_add(freed, Ordering::Relaxed);
+}
+
+/// The objects of slabs that can be emptied, by slab.
+fn sparse(objects: &Objects) -> BTreeMap<usize, Vec<NonNull<u8>>> {
+    let mut slabs: BTreeMap<usize, Vec<NonNull<u8>>> = BTreeMap::new();
+    objects.for_each_used(|object| {
+        if let Some(slab) = objects.shared().run_of(object.addr().get()) {
+            slabs.entry(slab).or_default().push(object);
+        }
+    });
+    let each = objects.stats().per_slab as usize;
+    let mut known = objects.moves().known();
+    known.pinned.retain(|slab| slabs.contains_key(slab));
+    let mut order: Vec<_> = slabs.iter().map(|(slab, olds)| (olds.len(), *slab)).collect();
+    order.sort_unstable();
+    let mut room: usize = order.iter().map(|(used, _)| each.saturating_sub(*used)).sum();
+    let mut moved = 0;
+    let mut picked = HashSet::new();
+    for (used, slab) in order {
+        if used >= each || known.pinned.contains(&slab) {
+            continue;
+        }
+        // Its own free places are no place to go.
+        let left = room - (each - used);
+        if moved + used > left {
+            break;
+        }
+        (room, moved) = (left, moved + used);
+        picked.insert(slab);
+    }
+    slabs.retain(|slab, _| picked.contains(slab));
+    slabs
+}
+
+/// A constructed object that is in none of the sparse slabs. What is in one goes to `free`.
+fn elsewhere(
+    objects: &Objects,
+    sparse: &BTreeMap<usize, Vec<NonNull<u8>>>,
+    free: &mut Vec<NonNull<u8>>,
+) -> Option<NonNull<u8>> {
+    // At most as many as there are free places in sparse slabs, so it ends.
+    loop {
+        let new = objects.alloc(Request::NOWAIT.without_pages()).ok()?;
+        match objects.shared().run_of(new.addr().get()) {
+            Some(slab) if !sparse.contains_key(&slab) => return Some(new),
+            _ => free.push(new),
+        }
+    }
+}
+
+/// Offers an object. Returns whether to go on with its slab.
+fn offer(
+    objects: &Objects,
+    callback: MoveCallback,
+    slab: usize,
+    old: NonNull<u8>,
+    new: NonNull<u8>,
+    free: &mut Vec<NonNull<u8>>,
+) -> bool {
+    let counts = &objects.moves().counts;
+    counts.callbacks.fetch_add(1, Ordering::Relaxed);
+    let private = objects.callbacks().private;
+    // SAFETY: `set_move` was promised that it takes two objects of this cache, and the memory of the old one
+    // stays where it is (`hold`), whether or not it is in use.
+    let said =
+        unsafe { callback(old.as_ptr().cast(), new.as_ptr().cast(), objects.size(), private) };
+    let address = old.addr().get();
+    let mut known = objects.moves().known();
+    let Some(answer) = Answer::of(said) else {
+        known.pinned.insert(slab);
+        drop(known);
+        free.push(new);
+        objects.system().misuse(
+            "kmem_move",
+            format_args!("{objects}: the move callback returned {said}, which is no answer"),
+        );
+        return false;
+    };
+    counts.answers[answer as usize].fetch_add(1, Ordering::Relaxed);
+    match answer {
+        Answer::Yes => {
+            known.later.remove(&address);
+            free.push(old);
+            true
+        }
+        Answer::DontNeed => {
+            known.later.remove(&address);
+            free.extend([old, new]);
+            true
+        }
+        Answer::DontKnow => {
+            free.push(new);
+            true
+        }
+        Answer::No => {
+            known.later.remove(&address);
+            known.pinned.insert(slab);
+            free.push(new);
+            false
+        }
+        Answer::Later => {
+            let times = known.later.entry(address).or_insert(0);
+            *times += 1;
+            if *times >= PATIENCE {
+                known.later.remove(&address);
+                known.pinned.insert(slab);
+            }
+            free.push(new);
+            true
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! Where the memory of an object cache comes from: the host, or an arena of the user's, with a reserve and with
+//! a stop on the way back.
+//!
+//! ```text
+//!   cache --frees a slab--> held while objects are moved --> reserve, if it lacks one --> host or arena
+//!         <--needs a slab-- host or arena; failing that, for those who may, the reserve
+//! ```
+//!
+//! - *Reserve.* From the first request on that may push pages (`KM_PUSHPAGE`), one run is set aside for each
+//!   layout that such requests have needed. It goes to a request that may use it when there are no pages, and
+//!   the next run that comes back takes its place.
+//! - *Held.* While objects are offered for moving, somebody looks at memory that its owner may free. So runs
+//!   that come back meanwhile stay where they are until that is over, and no memory inside of slabs is given
+//!   back as long as the cache may be asked to move.
+//!
+//! The lists are stacks without locks: one pushes, or takes all. So they are whole in a child of fork(2).
+
+use core::alloc::Layout;
+use core::fmt;
+use core::mem::MaybeUninit;
+use core::ptr::{self, NonNull};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use uma::core::{
+    AllocError, Decommit, Item, ItemSource, Name, PageError, PageRun, PageSupplier, Protect,
+    Regions, Request,
+};
+use uma::debug::{FRAMES, Report, Verdict};
+use uma::{Hardening, Host, Platform, Registry};
+
+use crate::common::System;
+use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+
+/// Runs of pages that nobody uses.
+struct Runs {
+    first: AtomicPtr<Node>,
+}
+
+struct Node {
+    run: PageRun,
+    next: *mut Node,
+}
+
+impl Runs {
+    const fn new() -> Self {
+        Self { first: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    fn push(&self, run: PageRun) {
+        let node = Box::into_raw(Box::new(Node { run, next: ptr::null_mut() }));
+        let mut first = self.first.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: the node is ours until it is on the stack.
+            unsafe { (*node).next = first };
+            let (order, failed) = (Ordering::Release, Ordering::Relaxed);
+            match self.first.compare_exchange_weak(first, node, order, failed) {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<PageRun> {
+        let mut runs = Vec::new();
+        // Acquire: the nodes are as `push` wrote them.
+        let mut at = self.first.swap(ptr::null_mut(), Ordering::Acquire);
+        while !at.is_null() {
+            // SAFETY: `push` got it from a box, and the swap made it ours.
+            let node = unsafe { Box::from_raw(at) };
+            at = node.next;
+            runs.push(node.run);
+        }
+        runs
+    }
+
+    /// Takes a run of this layout, if there is one.
+    fn find(&self, layout: Layout) -> Option<PageRun> {
+        let mut found = None;
+        for run in self.take() {
+            if found.is_none() && run.layout() == layout {
+                found = Some(run);
+            } else {
+                self.push(run);
+            }
+        }
+        found
+    }
+
+    /// Whether there is a run of this layout.
+    fn has(&self, layout: Layout) -> bool {
+        let found = self.find(layout);
+        let has = found.is_some();
+        found.into_iter().for_each(|run| self.push(run));
+        has
+    }
+}
+
+/// Memory that somebody else hands out, as an arena.
+pub(crate) trait Backing: Send + Sync {
+    /// Memory of this layout, which stays valid until it is given back, or `None`. It never waits.
+    fn take(&self, layout: Layout) -> Option<NonNull<u8>>;
+
+    /// Takes it back.
+    ///
+    /// # Safety
+    ///
+    /// `take` of this backing returned it for this layout, and nobody uses it any more.
+    unsafe fn give(&self, at: NonNull<u8>, layout: Layout);
+}
+
+/// What the clones of a supplier share.
+pub(crate) struct Shared {
+    backing: Option<Arc<dyn Backing>>,
+    reserve: Runs,
+    /// Whether somebody has asked who may use the reserve.
+    reserving: AtomicBool,
+    held: Runs,
+    /// Those who want runs to be held.
+    holders: AtomicUsize,
+    /// Whether the runs in use are written down, in `runs`: base and bytes.
+    movable: AtomicBool,
+    runs: Mutex<BTreeMap<usize, usize>>,
+}
+
+impl Shared {
+    pub(crate) const fn new(backing: Option<Arc<dyn Backing>>) -> Self {
+        Self {
+            backing,
+            reserve: Runs::new(),
+            reserving: AtomicBool::new(false),
+            held: Runs::new(),
+            holders: AtomicUsize::new(0),
+            movable: AtomicBool::new(false),
+            runs: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// From now on, runs are written down, and nothing inside of them is given back.
+    pub(super) fn track(&self) {
+        self.movable.store(true, Ordering::SeqCst);
+    }
+
+    fn tracks(&self) -> bool {
+        self.movable.load(Ordering::SeqCst)
+    }
+
+    /// The run in which an address lies, by its base, if it was written down.
+    pub(super) fn run_of(&self, address: usize) -> Option<usize> {
+        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let (base, bytes) = runs.range(..=address).next_back()?;
+        (address - base < *bytes).then_some(*base)
+    }
+
+    /// Until the result is dropped, no memory that is given back goes anywhere.
+    pub(super) fn hold(&self) -> Hold<'_> {
+        self.holders.fetch_add(1, Ordering::SeqCst);
+        Hold(self)
+    }
+
+    fn fetch(&self, layout: Layout, request: Request) -> Result<PageRun, PageError> {
+        match &self.backing {
+            None => Host.pages().alloc_pages(layout, request),
+            Some(backing) => {
+                PageError::check(layout, Host.pages().page_size())?;
+                let base = backing.take(layout).ok_or(PageError::Exhausted)?;
+                // SAFETY: the backing says that it is memory of this layout.
+                Ok(unsafe { PageRun::from_parts(base, layout, false, 0) })
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The run came from `fetch`, and nobody uses it.
+    unsafe fn give_back(&self, run: PageRun) {
+        match &self.backing {
+            // SAFETY: the caller's duty is passed on unchanged.
+            None => unsafe { Host.pages().free_pages(run) },
+            // SAFETY: as above.
+            Some(backing) => unsafe { backing.give(run.base(), run.layout()) },
+        }
+    }
+
+    fn alloc(&self, layout: Layout, request: Request) -> Result<PageRun, PageError> {
+        let run = match self.fetch(layout, request) {
+            Ok(run) => {
+                if request.may_use_reserve() {
+                    self.reserving.store(true, Ordering::Relaxed);
+                    if !self.reserve.has(layout)
+                        && let Ok(second) = self.fetch(layout, request)
+                    {
+                        self.reserve.push(second);
+                    }
+                }
+                run
+            }
+            Err(error) if request.may_use_reserve() => {
+                let run = self.reserve.find(layout).ok_or(error)?;
+                // It is not as fresh as it may have been.
+                // SAFETY: base, layout and flag are those of a run that is ours.
+                unsafe { PageRun::from_parts(run.base(), run.layout(), false, run.flag()) }
+            }
+            Err(error) => return Err(error),
+        };
+        if self.tracks() {
+            let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            runs.insert(run.base().addr().get(), layout.size());
+        }
+        Ok(run)
+    }
+
+    /// # Safety
+    ///
+    /// As [`PageSupplier::free_pages`].
+    unsafe fn free(&self, run: PageRun) {
+        if self.tracks() {
+            let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            runs.remove(&run.base().addr().get());
+        }
+        if self.holders.load(Ordering::SeqCst) != 0 {
+            self.held.push(run);
+            // If the last holder has left meanwhile, nobody else would see to it.
+            if self.holders.load(Ordering::SeqCst) == 0 {
+                self.let_go();
+            }
+            return;
+        }
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.keep_or_give_back(run) };
+    }
+
+    /// # Safety
+    ///
+    /// As [`PageSupplier::free_pages`].
+    unsafe fn keep_or_give_back(&self, run: PageRun) {
+        if self.reserving.load(Ordering::Relaxed) && !self.reserve.has(run.layout()) {
+            self.reserve.push(run);
+        } else {
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { self.give_back(run) };
+        }
+    }
+
+    fn let_go(&self) {
+        for run in self.held.take() {
+            // SAFETY: it was given back, and nobody looks at it any more.
+            unsafe { self.keep_or_give_back(run) };
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for run in self.held.take().into_iter().chain(self.reserve.take()) {
+            // SAFETY: it was given back, and nobody uses it.
+            unsafe { self.give_back(run) };
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// Somebody who wants runs to be held.
+pub(super) struct Hold<'a>(&'a Shared);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        if self.0.holders.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.let_go();
+        }
+    }
+}
+
+/// The pages of a cache, or of a heap.
+#[derive(Clone, Debug)]
+pub(crate) enum Pages {
+    Cache(Arc<Shared>),
+    Heap(&'static Shared),
+}
+
+impl Pages {
+    pub(super) fn shared(&self) -> &Shared {
+        match self {
+            Self::Cache(shared) => shared,
+            Self::Heap(shared) => shared,
+        }
+    }
+}
+
+// SAFETY: runs come from the host or a backing, which keep the promises. A run that is held or in reserve was
+// given back, so nobody else has it until it is handed out again or goes back where it came from. Nothing
+// here unwinds: lists are allocated infallibly or the process ends, and a backing calls functions of C.
+unsafe impl PageSupplier for Pages {
+    fn page_size(&self) -> usize {
+        Host.pages().page_size()
+    }
+
+    fn alloc_pages(&self, layout: Layout, request: Request) -> Result<PageRun, PageError> {
+        self.shared().alloc(layout, request)
+    }
+
+    unsafe fn free_pages(&self, run: PageRun) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.shared().free(run) };
+    }
+
+    fn decommits(&self) -> Option<&dyn Decommit> {
+        let shared = self.shared();
+        // Somebody may look at objects that were just freed; and an arena's memory is not the host's.
+        if shared.tracks() || shared.backing.is_some() {
+            return None;
+        }
+        Host.pages().decommits()
+    }
+
+    fn protects(&self) -> Option<&dyn Protect> {
+        if self.shared().backing.is_some() {
+            return None;
+        }
+        Host.pages().protects()
+    }
+
+    fn regions(&self) -> Option<&dyn Regions> {
+        None
+    }
+}
+
+/// The platform of a cache, or of a heap: that of the process, but for pages, and for who is told of misuse.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    pages: Pages,
+    system: &'static System,
+}
+
+impl Surroundings {
+    pub(crate) const fn new(pages: Pages, system: &'static System) -> Self {
+        Self { pages, system }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        self.pages.shared()
+    }
+}
+
+// SAFETY: everything but the pages leads where the host's leads; clones share the rest, and a zone that is
+// forgotten holds a share of it.
+unsafe impl Platform for Surroundings {
+    type Pages = Pages;
+    type Cpus = <Host as Platform>::Cpus;
+    type Lock = <Host as Platform>::Lock;
+    type Sleep = <Host as Platform>::Sleep;
+    type Metadata = <Host as Platform>::Metadata;
+
+    fn pages(&self) -> Pages {
+        self.pages.clone()
+    }
+
+    fn cpus(&self) -> Self::Cpus {
+        Host.cpus()
+    }
+
+    fn sleep(&self) -> Self::Sleep {
+        Host.sleep()
+    }
+
+    fn metadata(&self) -> Self::Metadata {
+        Host.metadata()
+    }
+
+    fn registry(&self) -> &Registry<Self::Lock> {
+        static HOST: Host = Host::new();
+        HOST.registry()
+    }
+
+    fn relax(&self) {
+        Host.relax();
+    }
+
+    fn hardening(&self, zone: &Name) -> Hardening {
+        Host.hardening(zone)
+    }
+
+    fn misuse(&self, report: &Report<'_>) -> Verdict {
+        // It ends the process if the policy is so.
+        self.system.misuse("checks", format_args!("{report}"));
+        Verdict::Ignore
+    }
+
+    fn thread(&self) -> u64 {
+        Host.thread()
+    }
+
+    fn trace(&self, frames: &mut [usize; FRAMES]) -> usize {
+        Host.trace(frames)
+    }
+
+    fn show_frame(&self, frame: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Host.show_frame(frame, f)
+    }
+
+    fn report(&self, message: fmt::Arguments<'_>) {
+        self.system.report("destroy", message);
+    }
+}
+
+/// Objects that are too large for slabs: each is a run of pages of its own.
+///
+/// ```text
+///   | object .......................... | ........ flag |
+///   base                                 a byte at least, to the end of the page
+/// ```
+#[derive(Clone, Debug)]
+pub(crate) struct Large {
+    object: Layout,
+    run: Layout,
+    pages: Pages,
+}
+
+impl Large {
+    /// Objects of this layout, unless no memory could hold one.
+    pub(super) fn new(object: Layout, pages: Pages) -> Option<Self> {
+        let page = pages.page_size();
+        let bytes = object.size().checked_add(1)?.checked_next_multiple_of(page)?;
+        let run = Layout::from_size_align(bytes, object.align().max(page)).ok()?;
+        Some(Self { object, run, pages })
+    }
+
+    /// Where the flag of the run is kept.
+    fn flag(&self, base: NonNull<u8>) -> NonNull<u8> {
+        // SAFETY: the run has so many bytes.
+        unsafe { base.add(self.run.size() - 1) }
+    }
+}
+
+// SAFETY: an item is the beginning of a run of pages, which is at least as long and as aligned, and is the
+// caller's alone until it comes back. One at a time, so nothing is in hand if a supplier unwinds.
+unsafe impl ItemSource for Large {
+    fn layout(&self) -> Layout {
+        self.object
+    }
+
+    fn import(
+        &self,
+        into: &mut [MaybeUninit<Item>],
+        request: Request,
+    ) -> Result<usize, AllocError> {
+        let Some(first) = into.first_mut() else { return Ok(0) };
+        let run = self.pages.alloc_pages(self.run, request)?;
+        // SAFETY: the byte is the run's last, behind the object.
+        unsafe { self.flag(run.base()).write(run.flag()) };
+        first.write(Item::new(run.base()));
+        Ok(1)
+    }
+
+    unsafe fn release(&self, items: &[Item]) {
+        for item in items {
+            let base = item.as_non_null();
+            // SAFETY: `import` made the item of a run of this layout, and left its flag there; the caller gives
+            // the item up.
+            unsafe {
+                let flag = self.flag(base).read();
+                self.pages.free_pages(PageRun::from_parts(base, self.run, false, flag));
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+/* Objects that move: sparse slabs become free, and every answer does what it says. */
+#include "../check.h"
+
+#include <uma/compat.h>
+#include <uma/solaris/kmem.h>
+
+#define COUNT 2000
+#define SIZE 256
+
+struct object {
+	struct object **owner; /* Null while nobody uses it. */
+	char rest[SIZE - sizeof(struct object **)];
+};
+
+static struct object *objects[COUNT];
+static int constructed, destructed, moved, asked;
+static kmem_cbrc_t answer;
+static kmem_cache_t *cache;
+static struct object *refused;
+
+static int construct(void *memory, void *private, int flag)
+{
+	struct object *object = memory;
+
+	(void)private, (void)flag;
+	object->owner = NULL;
+	constructed++;
+	return 0;
+}
+
+static void destruct(void *memory, void *private)
+{
+	(void)private;
+	CHECK(((struct object *)memory)->owner == NULL);
+	destructed++;
+}
+
+static kmem_cbrc_t move(void *old, void *new, size_t size, void *private)
+{
+	struct object *from = old, *to = new;
+
+	CHECK_EQ(size, SIZE);
+	CHECK(private == &moved);
+	/* The new one is constructed, and is another. */
+	CHECK(to->owner == NULL && to != from);
+	asked++;
+	if (from->owner == NULL)
+		return KMEM_CBRC_DONT_KNOW;
+	CHECK(*from->owner == from);
+	switch (answer) {
+	case KMEM_CBRC_YES:
+		memcpy(to->rest, from->rest, sizeof(to->rest));
+		to->owner = from->owner;
+		*to->owner = to;
+		from->owner = NULL;
+		moved++;
+		break;
+	case KMEM_CBRC_DONT_NEED:
+		*from->owner = NULL;
+		from->owner = NULL;
+		break;
+	default:
+		refused = from;
+		break;
+	}
+	return answer;
+}
+
+static void take(int i)
+{
+	objects[i] = kmem_cache_alloc(cache, KM_SLEEP);
+	objects[i]->owner = &objects[i];
+	memset(objects[i]->rest, i & 0xff, sizeof(objects[i]->rest));
+}
+
+static void put(int i)
+{
+	objects[i]->owner = NULL;
+	kmem_cache_free(cache, objects[i]);
+	objects[i] = NULL;
+}
+
+static uint64_t stat_of(const char *field)
+{
+	return kmem_cache_stat(cache, field);
+}
+
+/* One object in eight is left, all over the slabs. */
+static void begin(int flags)
+{
+	constructed = destructed = moved = asked = 0;
+	cache = kmem_cache_create("moving", SIZE, 0, construct, destruct, NULL, &moved, NULL, flags);
+	kmem_cache_set_move(cache, move);
+	for (int i = 0; i < COUNT; i++)
+		take(i);
+	for (int i = 0; i < COUNT; i++)
+		if (i % 8 != 0)
+			put(i);
+}
+
+static void settle(void)
+{
+	for (int i = 0; i < 5000 && kmem_cache_reap_active(); i++)
+		usleep(1000);
+	CHECK_EQ(kmem_cache_reap_active(), 0);
+}
+
+static void reap(void)
+{
+	kmem_cache_reap_now(cache);
+	settle();
+}
+
+static void end(void)
+{
+	for (int i = 0; i < COUNT; i++)
+		if (objects[i] != NULL) {
+			CHECK(objects[i]->owner == &objects[i]);
+			for (size_t byte = 0; byte < sizeof(objects[i]->rest); byte++)
+				CHECK_EQ((unsigned char)objects[i]->rest[byte], i & 0xff);
+			put(i);
+		}
+	CHECK_EQ(stat_of("buf_inuse"), 0);
+	kmem_cache_destroy(cache);
+	CHECK_EQ(destructed, constructed);
+}
+
+static void yes(void)
+{
+	uint64_t before, after, each;
+
+	answer = KMEM_CBRC_YES;
+	begin(0);
+	before = stat_of("slab_create");
+	each = stat_of("slab_size") / stat_of("chunk_size");
+	reap();
+	after = stat_of("slab_create");
+	CHECK(moved > 0);
+	CHECK_EQ(stat_of("move_yes"), moved);
+	CHECK_EQ(stat_of("move_callbacks"), asked);
+	CHECK_EQ(stat_of("move_slabs_freed"), before - after);
+	CHECK(stat_of("move_reclaimable") > 0);
+	CHECK(stat_of("defrag") >= 1 && stat_of("scan") >= 1);
+	CHECK_EQ(stat_of("buf_inuse"), COUNT / 8);
+	/* As few slabs as the objects need, and one. */
+	CHECK(after <= COUNT / 8 / (each - 1) + 2);
+	CHECK(after < before / 3);
+	end();
+}
+
+static void dont_need(void)
+{
+	answer = KMEM_CBRC_DONT_NEED;
+	begin(0);
+	reap();
+	CHECK(stat_of("move_dont_need") > 0);
+	CHECK_EQ(stat_of("buf_inuse"), COUNT / 8 - stat_of("move_dont_need"));
+	end();
+}
+
+static void no(void)
+{
+	int first;
+
+	answer = KMEM_CBRC_NO;
+	begin(0);
+	reap();
+	first = asked;
+	CHECK(first > 0);
+	CHECK_EQ(stat_of("move_no"), first);
+	/* A slab with one that cannot be moved is left alone, until its owner says otherwise. */
+	for (int i = 0; i < 20; i++)
+		reap();
+	first = asked;
+	reap();
+	CHECK_EQ(asked, first);
+	answer = KMEM_CBRC_YES;
+	reap();
+	CHECK_EQ(asked, first);
+	kmem_cache_move_notify(cache, refused);
+	settle();
+	CHECK(asked > first);
+	CHECK(moved > 0);
+	CHECK_EQ(stat_of("buf_inuse"), COUNT / 8);
+	end();
+}
+
+/* The third "later" for an object is a no. */
+static void later(void)
+{
+	int last;
+
+	answer = KMEM_CBRC_LATER;
+	begin(0);
+	for (int i = 0; i < 100; i++)
+		reap();
+	last = asked;
+	CHECK(last > 0);
+	CHECK_EQ(stat_of("move_later"), last);
+	reap();
+	CHECK_EQ(asked, last);
+	CHECK(last <= 3 * (COUNT / 8));
+	CHECK_EQ(stat_of("buf_inuse"), COUNT / 8);
+	end();
+}
+
+/* An object that its owner does not know stays, and is asked about again. */
+static void dont_know(void)
+{
+	int last;
+
+	answer = KMEM_CBRC_DONT_KNOW;
+	begin(0);
+	for (int i = 0; i < 5; i++)
+		reap();
+	last = asked;
+	CHECK(last > 0);
+	CHECK_EQ(stat_of("move_dont_know"), last);
+	CHECK_EQ(stat_of("move_hunt_found"), 0);
+	reap();
+	CHECK(asked > last);
+	CHECK_EQ(stat_of("buf_inuse"), COUNT / 8);
+	end();
+}
+
+/* The owner frees objects, and with them whole slabs, while one of them is offered: it can be looked at. */
+static kmem_cbrc_t vanish(void *old, void *new, size_t size, void *private)
+{
+	struct object *from = old;
+	volatile char sum = 0;
+
+	(void)new, (void)private;
+	asked++;
+	for (int i = 0; i < COUNT; i++)
+		if (objects[i] != NULL)
+			put(i);
+	kmem_cache_reap_now(cache);
+	for (size_t i = 0; i < size; i++)
+		sum += ((char *)old)[i];
+	return from->owner == NULL ? KMEM_CBRC_DONT_KNOW : KMEM_CBRC_LATER;
+}
+
+static void vanishing(void)
+{
+	constructed = destructed = asked = 0;
+	cache = kmem_cache_create("moving", SIZE, 0, construct, destruct, NULL, &moved, NULL, 0);
+	kmem_cache_set_move(cache, vanish);
+	for (int i = 0; i < COUNT; i++)
+		take(i);
+	for (int i = 0; i < COUNT; i++)
+		if (i % 8 != 0)
+			put(i);
+	reap();
+	CHECK(asked > 0);
+	/* What was held meanwhile is gone now. */
+	CHECK_EQ(stat_of("slab_create"), 0);
+	end();
+}
+
+static kmem_cbrc_t nonsense(void *old, void *new, size_t size, void *private)
+{
+	(void)old, (void)new, (void)size, (void)private;
+	return (kmem_cbrc_t)17;
+}
+
+static void misuse(void)
+{
+	void *object;
+
+	cache = kmem_cache_create("untouched", SIZE, 0, NULL, NULL, NULL, NULL, NULL, KMC_NOTOUCH);
+	CHECK_ABORTS("KMC_NOTOUCH", kmem_cache_set_move(cache, move));
+	kmem_cache_destroy(cache);
+	cache = kmem_cache_create("late", SIZE, 0, NULL, NULL, NULL, NULL, NULL, 0);
+	CHECK_ABORTS("the callback is null", kmem_cache_set_move(cache, NULL));
+	object = kmem_cache_alloc(cache, KM_SLEEP);
+	CHECK_ABORTS("has allocated objects already", kmem_cache_set_move(cache, move));
+	CHECK_ABORTS("the object is null", kmem_cache_move_notify(cache, NULL));
+	/* Without a callback there is nothing to be told. */
+	kmem_cache_move_notify(cache, object);
+	kmem_cache_free(cache, object);
+	kmem_cache_destroy(cache);
+	/* Too large for two to a slab: accepted, and nothing moves. */
+	cache = kmem_cache_create("large", 4 << 20, 0, NULL, NULL, NULL, NULL, NULL, 0);
+	kmem_cache_set_move(cache, nonsense);
+	object = kmem_cache_alloc(cache, KM_SLEEP);
+	reap();
+	CHECK_EQ(stat_of("move_callbacks"), 0);
+	kmem_cache_free(cache, object);
+	kmem_cache_destroy(cache);
+	/* An answer that is none is misuse; if life goes on it is a no. */
+	CHECK_EQ(uma_compat_set_policy("solaris.misuse", "report"), 0);
+	uma_compat_set_reporter(check_reporter);
+	cache = kmem_cache_create("nonsense", SIZE, 0, construct, NULL, NULL, NULL, NULL, 0);
+	kmem_cache_set_move(cache, nonsense);
+	for (int i = 0; i < COUNT; i++)
+		take(i);
+	for (int i = 0; i < COUNT; i++)
+		if (i % 8 != 0)
+			put(i);
+	reap();
+	CHECK(check_count > 0);
+	CHECK(strstr(check_last, "returned 17, which is no answer") != NULL);
+	constructed = destructed = 0;
+	end();
+	uma_compat_set_reporter(NULL);
+}
+
+int main(void)
+{
+	/* What is counted here happens when it is asked for, and not by time. */
+	CHECK_EQ(uma_compat_set_policy("solaris.update", "off"), 0);
+	yes();
+	dont_need();
+	no();
+	later();
+	dont_know();
+	vanishing();
+	misuse();
+	return 0;
+}

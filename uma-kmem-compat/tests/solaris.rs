@@ -1,0 +1,85 @@
+//! The Solaris face from Rust.
+#![cfg(feature = "solaris")]
+
+use core::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use uma_kmem_compat::solaris::{
+    Callbacks, CreateError, Km, Kmc, KmemCache, kmem_alloc, kmem_alloc_tryhard, kmem_free,
+    kmem_reap, kmem_zalloc,
+};
+
+static CONSTRUCTED: AtomicU32 = AtomicU32::new(0);
+static DESTRUCTED: AtomicU32 = AtomicU32::new(0);
+
+unsafe extern "C-unwind" fn construct(at: *mut c_void, _: *mut c_void, flag: c_int) -> c_int {
+    CONSTRUCTED.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: objects have 64 bytes.
+    unsafe { at.cast::<c_int>().write(flag) };
+    0
+}
+
+unsafe extern "C-unwind" fn destruct(_: *mut c_void, _: *mut c_void) {
+    DESTRUCTED.fetch_add(1, Ordering::Relaxed);
+}
+
+#[test]
+fn objects_stay_constructed() {
+    let callbacks =
+        Callbacks { constructor: Some(construct), destructor: Some(destruct), ..Callbacks::NONE };
+    // SAFETY: they take objects of 64 bytes, on any thread.
+    let cache = unsafe { KmemCache::create_with("rust", 64, 0, callbacks, Kmc::empty()) }.unwrap();
+    for _ in 0..1000 {
+        let object = cache.alloc(Km::SLEEP).unwrap();
+        // SAFETY: the object is ours.
+        unsafe {
+            assert_eq!(object.cast::<c_int>().read(), 0);
+            cache.free(object);
+        }
+    }
+    assert!(CONSTRUCTED.load(Ordering::Relaxed) < 1000);
+    assert_eq!(cache.stat("alloc"), Some(1000));
+    assert_eq!(cache.stat("nonsense"), None);
+    cache.destroy().unwrap();
+    assert_eq!(CONSTRUCTED.load(Ordering::Relaxed), DESTRUCTED.load(Ordering::Relaxed));
+}
+
+#[test]
+fn what_cannot_be_is_an_error() {
+    let make = |size, align, flags| KmemCache::create("bad", size, align, flags).unwrap_err();
+    assert!(matches!(make(0, 0, Kmc::empty()), CreateError::Config(_)));
+    assert!(matches!(make(8, 24, Kmc::empty()), CreateError::Config(_)));
+    let flags = Kmc::NOTOUCH | Kmc::NOHASH;
+    assert_eq!(make(8, 0, flags), CreateError::BadFlags(flags));
+}
+
+#[test]
+fn what_is_in_use_is_told() {
+    let cache = KmemCache::create("leaky", 32, 0, Kmc::NOMAGAZINE).unwrap();
+    let object = cache.alloc(Km::NOSLEEP).unwrap();
+    let mut seen = Vec::new();
+    cache.for_each_used(|used| seen.push(used));
+    assert_eq!(seen, [object]);
+    let leaked = cache.destroy().unwrap_err();
+    assert_eq!((leaked.objects, leaked.cache.is_none()), (1, true));
+}
+
+#[test]
+fn memory_of_any_size() {
+    for size in [1, 7, 8, 100, 4096, 5000, 200_000] {
+        let (one, zeros) = (kmem_alloc(size, Km::SLEEP), kmem_zalloc(size, Km::SLEEP));
+        let (more, with) = kmem_alloc_tryhard(size, Km::SLEEP);
+        assert!(with >= size && !more.is_null());
+        // SAFETY: they are ours, and have so many bytes.
+        unsafe {
+            assert_eq!(zeros.cast::<u8>().add(size - 1).read(), 0);
+            kmem_free(one, size);
+            kmem_free(zeros, size);
+            kmem_free(more, with);
+        }
+    }
+    assert!(kmem_alloc(0, Km::SLEEP).is_null());
+    // SAFETY: null with 0 bytes is nothing.
+    unsafe { kmem_free(core::ptr::null_mut(), 0) };
+    kmem_reap();
+}
