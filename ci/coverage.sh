@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-crates=(uma-core uma-keg uma-cache uma-vmem uma-backend-mmap uma-backend-static uma uma-malloc uma-kmem-compat)
+crates=(uma-core uma-keg uma-cache uma-vmem uma-debug uma-backend-mmap uma-backend-static uma uma-malloc uma-kmem-compat)
 tools=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
 [[ -x $tools/llvm-profdata ]] || rustup component add llvm-tools >/dev/null 2>&1 || true
 if [[ ! -x $tools/llvm-profdata ]]; then

@@ -52,7 +52,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
 
     /// Buckets in slots, at most.
     fn buckets(&self) -> u64 {
-        2 * (self.percpu.cpus().max(1) as u64)
+        (self.percpu.cpus().max(1) as u64).saturating_mul(2)
     }
 
     /// Items that the depot may hold.
@@ -62,7 +62,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         if bound == u64::MAX {
             return most;
         }
-        let in_slots = self.buckets() * u64::from(self.largest.load(Ordering::SeqCst));
+        let largest = u64::from(self.largest.load(Ordering::SeqCst));
+        let in_slots = self.buckets().saturating_mul(largest);
         usize::try_from(bound.saturating_sub(in_slots)).map_or(most, |rest| rest.min(most))
     }
 

@@ -74,6 +74,15 @@ impl<S: ItemSource> Drop for Back<'_, S> {
     }
 }
 
+/// Has the source give back what it holds.
+struct Below<'a, S: ItemSource>(&'a S, Reclaim);
+
+impl<S: ItemSource> Drop for Below<'_, S> {
+    fn drop(&mut self) {
+        self.0.reclaim(self.1);
+    }
+}
+
 // SAFETY: items pass through unchanged; one that is refused is not handed out and goes back. What is in
 // quarantine is out as far as the source is concerned, and given back when the source is short of items.
 unsafe impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> ItemSource
@@ -156,10 +165,11 @@ unsafe impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> ItemSource
     }
 
     fn reclaim(&self, mode: Reclaim) {
+        // What is below gives back its own also if a hook unwinds here.
+        let _below = Below(&self.source, mode);
         if mode != Reclaim::Trim {
             self.flush();
         }
-        self.source.reclaim(mode);
     }
 
     fn visit_stats(&self, stats: &mut Stats) {

@@ -113,16 +113,33 @@ impl<L: RawMutex> Quarantine<L> {
         out
     }
 
-    /// Takes everything out.
+    /// Takes everything out. If `each` unwinds, the rest still comes out.
     pub(crate) fn drain(&self, each: &mut dyn FnMut(Item)) {
-        for ring in &self.rings {
-            loop {
-                let item = ring.lock().pop();
-                let Some(item) = item else { break };
-                self.held.fetch_sub(1, Ordering::Relaxed);
-                each(item);
+        struct Rest<'a, L: RawMutex>(&'a Quarantine<L>, &'a mut dyn FnMut(Item));
+
+        impl<L: RawMutex> Rest<'_, L> {
+            fn run(&mut self) {
+                for ring in &self.0.rings {
+                    loop {
+                        let item = ring.lock().pop();
+                        let Some(item) = item else { break };
+                        self.0.held.fetch_sub(1, Ordering::Relaxed);
+                        (self.1)(item);
+                    }
+                }
             }
         }
+
+        impl<L: RawMutex> Drop for Rest<'_, L> {
+            fn drop(&mut self) {
+                // After a panic; a second one aborts.
+                self.run();
+            }
+        }
+
+        let mut rest = Rest(self, each);
+        rest.run();
+        core::mem::forget(rest);
     }
 
     /// Items in it.

@@ -131,6 +131,8 @@ fn spans_that_do_not_fit_go_straight_back() {
         child.add(0x10_1000, 0x1000).unwrap();
         let error = child.alloc(0x2000, Policy::Instant, NOW).unwrap_err();
         assert_eq!(error.fault, fault);
+        let is_of_import = matches!(error.fault, VmemFault::BadImport { .. });
+        assert_eq!(is_of_import, error.to_string().contains("asked for a span of 0x2000"));
         assert_eq!(*parent.back.borrow(), [span]);
         assert_eq!((child.stats().size, child.stats().fails), (0x1000, 1));
         // Nothing is set aside for it any more: all that it has can be used.

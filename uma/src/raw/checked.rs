@@ -515,12 +515,21 @@ unsafe impl<P: Platform, H: Hooks, O: Origin<P>> ItemSource for Core<P, H, O> {
     }
 
     fn reclaim(&self, mode: Reclaim) {
+        /// The caches and what is below give back their own also if a hook unwinds before.
+        struct Below<'a, S: ItemSource>(&'a S, Reclaim);
+
+        impl<S: ItemSource> Drop for Below<'_, S> {
+            fn drop(&mut self) {
+                self.0.reclaim(self.1);
+            }
+        }
+
+        let _below = Below(&self.zone, mode);
         if let Some(edge) = self.edge()
             && mode >= Reclaim::Drain
         {
             self.flush(edge);
         }
-        self.zone.reclaim(mode);
     }
 
     fn visit_stats(&self, stats: &mut Stats) {

@@ -1,0 +1,238 @@
+//! Every variant of every public error is asserted by a test.
+//!
+//! Read from the sources: the enums are those that implement `core::error::Error` or whose names end as those
+//! of errors do, and a variant counts as asserted where it stands in an assertion, or in a value with a
+//! name that an assertion of the same file uses. That is less than a proof that the error was really
+//! provoked, but a new variant that no test names is found.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The published crates, and the names by which tests reach them.
+const CRATES: &[(&str, &[&str])] = &[
+    ("uma-core", &["uma_core", "uma::core"]),
+    ("uma-vmem", &["uma_vmem"]),
+    ("uma-keg", &["uma_keg", "uma::keg"]),
+    ("uma-cache", &["uma_cache", "uma::cache"]),
+    ("uma-debug", &["uma_debug", "uma::debug"]),
+    ("uma-backend-mmap", &["uma_backend_mmap", "uma::mmap"]),
+    ("uma-backend-static", &["uma_backend_static"]),
+    ("uma", &["uma::"]),
+    ("uma-malloc", &["uma_malloc"]),
+    ("uma-kmem-compat", &["uma_kmem_compat"]),
+];
+
+/// Variants that no test of this kind can assert, each with the reason.
+const EXCEPTIONS: &[(&str, &str)] = &[(
+    "uma-kmem-compat::CreateError::NoName",
+    "of C alone, where it is a null pointer: no name in Rust can be missing",
+)];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// All Rust sources below a directory, if there is one.
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// A source without its comments.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .fold(String::with_capacity(text.len()), |all, line| all + line + "\n")
+}
+
+/// The text from an opening bracket at the beginning to the one that closes it.
+fn bracketed(text: &str) -> &str {
+    let mut depth = 0_usize;
+    for (at, char) in text.char_indices() {
+        match char {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth == 0 {
+            return &text[..=at];
+        }
+    }
+    text
+}
+
+/// The text up to a semicolon that stands in no bracket.
+fn statement(text: &str) -> &str {
+    let mut depth = 0_usize;
+    for (at, char) in text.char_indices() {
+        match char {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            ';' if depth == 0 => return &text[..at],
+            _ => {}
+        }
+    }
+    text
+}
+
+/// Names of the variants between the braces of an enum.
+fn variants(body: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = body.trim_start_matches('{');
+    while let Some(begin) = rest.find(|char: char| char.is_alphabetic() || char == '#') {
+        rest = &rest[begin..];
+        if let Some(attribute) = rest.strip_prefix('#') {
+            rest = &attribute[bracketed(attribute).len()..];
+            continue;
+        }
+        let end = rest.find(|char: char| !char.is_alphanumeric()).unwrap_or(rest.len());
+        found.push(rest[..end].to_owned());
+        rest = rest[end..].trim_start();
+        if rest.starts_with(['(', '{']) {
+            rest = &rest[bracketed(rest).len()..];
+        }
+        rest = rest.split_once(',').map_or("", |(_, rest)| rest);
+    }
+    found
+}
+
+/// The public errors of a source, given all code of its crate: names of enums, and of their variants.
+fn errors(source: &str, whole: &str) -> Vec<(String, Vec<String>)> {
+    let mut found = Vec::new();
+    for part in source.split("pub enum ").skip(1) {
+        let name: String = part.chars().take_while(|char| char.is_alphanumeric()).collect();
+        let by_name = ["Error", "Fault", "Refused", "Misuse"].iter().any(|end| name.ends_with(end));
+        let by_trait =
+            [' ', '<'].iter().any(|end| whole.contains(&format!("error::Error for {name}{end}")));
+        if by_name || by_trait {
+            let body = &part[part.find('{').unwrap()..];
+            found.push((name, variants(bracketed(body))));
+        }
+    }
+    found
+}
+
+/// What a source asserts: the arguments of its assertions, and the values of names that are used in them.
+fn asserted(source: &str) -> String {
+    let mut all = String::new();
+    for start in ["assert!", "assert_eq!", "assert_ne!", "assert_says", "matches!", "refused"] {
+        for (at, _) in source.match_indices(start) {
+            let rest = &source[at + start.len()..];
+            if rest.starts_with('(') {
+                all += bracketed(rest);
+                all.push('\n');
+            }
+        }
+    }
+    let mut named = String::new();
+    for (at, _) in source.match_indices("let ") {
+        let value = statement(&source[at + 4..]);
+        let name: String =
+            value.chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect();
+        let used = |char: char| !char.is_alphanumeric() && char != '_';
+        if !name.is_empty() && all.split(used).any(|word| word == name) {
+            named += value;
+            named.push('\n');
+        }
+    }
+    all + &named
+}
+
+/// `crate::Enum::Variant` of all public errors.
+fn all_variants() -> Vec<(&'static str, String, String)> {
+    let mut found = Vec::new();
+    for (name, _) in CRATES {
+        let mut files = Vec::new();
+        sources(&root().join(name).join("src"), &mut files);
+        assert!(!files.is_empty(), "{name} has no sources?");
+        let texts: Vec<String> = files.iter().map(|file| code(file)).collect();
+        let whole = texts.concat();
+        for (error, names) in texts.iter().flat_map(|text| errors(text, &whole)) {
+            found.extend(names.into_iter().map(|variant| (*name, error.clone(), variant)));
+        }
+    }
+    found
+}
+
+/// What is asserted, and by which crates' tests: `(own crate, text, assertions)`.
+fn all_asserted() -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root()).unwrap() {
+        let home = entry.unwrap().path();
+        let name = home.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.starts_with("uma") {
+            continue;
+        }
+        let mut files = Vec::new();
+        sources(&home.join("tests"), &mut files);
+        for file in files.iter().filter(|file| !file.ends_with("error_variants.rs")) {
+            let text = code(file);
+            found.push((String::new(), text.clone(), asserted(&text)));
+        }
+        // Unit tests, which need not name their crate.
+        let mut files = Vec::new();
+        sources(&home.join("src"), &mut files);
+        for file in files {
+            let text = code(&file);
+            if let Some((_, tests)) = text.split_once("#[cfg(test)]") {
+                found.push((name.clone(), tests.to_owned(), asserted(tests)));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_variant_of_every_error_is_asserted() {
+    let variants = all_variants();
+    assert!(variants.len() > 60, "only {} variants were found", variants.len());
+    let tests = all_asserted();
+    let mut open = Vec::new();
+    for (home, error, variant) in &variants {
+        let paths = CRATES.iter().find(|(name, _)| name == home).unwrap().1;
+        let wanted = format!("{error}::{variant}");
+        let ends = |rest: &str| !rest.starts_with(|char: char| char.is_alphanumeric());
+        let is_asserted = tests.iter().any(|(own, text, asserted)| {
+            (own == home || paths.iter().any(|path| text.contains(path)))
+                && asserted
+                    .match_indices(&wanted)
+                    .any(|(at, _)| ends(&asserted[at + wanted.len()..]))
+        });
+        if !is_asserted {
+            open.push(format!("{home}::{wanted}"));
+        }
+    }
+    let excepted = |variant: &String| EXCEPTIONS.iter().any(|(name, _)| name == variant);
+    let missing: Vec<_> = open.iter().filter(|variant| !excepted(variant)).collect();
+    assert!(missing.is_empty(), "no test asserts: {missing:#?}");
+    for (name, reason) in EXCEPTIONS {
+        assert!(open.iter().any(|open| open == name), "no exception any more: {name} ({reason})");
+    }
+}
+
+/// The checks above see what they are to see.
+#[test]
+fn the_reader_reads() {
+    let source = "pub enum ReadError {\n #[doc(hidden)]\n One,\n Two(usize, &'static str),\n \
+         Three {\n a: usize,\n b: usize,\n },\n}\npub enum Place { Here }\npub enum Odd { Left }\n\
+         impl core::error::Error for Odd {}\n";
+    let found = errors(source, source);
+    let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let expected = [
+        ("ReadError".to_owned(), names(&["One", "Two", "Three"])),
+        ("Odd".to_owned(), names(&["Left"])),
+    ];
+    assert_eq!(found, expected);
+    let test = "let expected = ReadError::Two(1, \"a\"); let other = ReadError::Three;\n\
+                f(ReadError::One);\n assert_eq!(g(), expected); assert!(matches!(h(), Odd::Left));";
+    let asserted = asserted(test);
+    assert!(asserted.contains("ReadError::Two") && asserted.contains("Odd::Left"));
+    assert!(!asserted.contains("ReadError::One") && !asserted.contains("ReadError::Three"));
+}
