@@ -166,7 +166,6 @@ struct TiedLock(Cell<bool>, PhantomData<Rc<()>>);
 
 // SAFETY: one thread at most can use it, and it tells whether it is taken.
 unsafe impl RawMutex for TiedLock {
-    #[expect(clippy::declare_interior_mutable_const, reason = "so the trait wants it")]
     const INIT: Self = Self(Cell::new(false), PhantomData);
     type GuardMarker = *mut ();
     fn lock(&self) {

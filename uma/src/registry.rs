@@ -116,6 +116,13 @@ pub struct Registry<L: RawMutex> {
     list: Mutex<L, List>,
 }
 
+impl<L: RawMutex> core::fmt::Debug for Registry<L> {
+    /// Without a look at the zones, which would take the lock.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
 /// One zone, while it is looked at.
 #[derive(Clone, Copy)]
 pub struct ZoneRef<'a> {
