@@ -32,6 +32,12 @@ const fn goal(workload: &'static str, size: usize, against: Against, at_most: f6
     Goal { workload, size, of: "uma", against, at_most }
 }
 
+/// A goal for arenas of so many segments.
+const fn arena(of: &'static str, peer: &'static str, segments: usize, at_most: f64) -> Goal {
+    let against = Against::Subject(peer);
+    Goal { workload: "arena, more and more segments", size: segments, of, against, at_most }
+}
+
 /// All goals, in the order of the tables.
 pub(crate) const GOALS: &[Goal] = &[
     ratio("pair, warm heap", 64, 0.60),
@@ -73,6 +79,18 @@ pub(crate) const GOALS: &[Goal] = &[
     goal("memory, all freed", 64, Against::Bound, 0.1),
     goal("memory, all freed", 200, Against::Bound, 0.1),
     goal("memory, all freed", 1000, Against::Bound, 0.1),
+    arena("quantum cache", "bare arena", 10, 0.40),
+    arena("quantum cache", "bare arena", 10_000, 0.40),
+    arena("quantum cache", "bare arena", 1_000_000, 0.40),
+    arena("bare arena", "10 segments", 1_000_000, 1.25),
+    Goal {
+        workload: "arena, random of more and more segments",
+        ..arena("random segment", "ten misses", 1_000_000, 1.0)
+    },
+    Goal {
+        of: "tags and table",
+        ..goal("arena, books for each of the segments", 1_000_000, Against::Bound, 100.0)
+    },
 ];
 
 impl Goal {

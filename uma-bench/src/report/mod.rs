@@ -10,6 +10,7 @@ use crate::work::Row;
 pub(crate) fn title(row: &Row) -> String {
     let Row { workload, size, threads, .. } = row;
     let of = match size {
+        _ if workload.contains("segments") => "segments",
         1 => "zone",
         _ if workload.contains("zones") => "zones",
         _ => "bytes",

@@ -70,8 +70,11 @@ mod svg {
 
     fn color(name: &str) -> RGBColor {
         match name {
+            "bare arena" | "random segment" | "tags and table" => RGBColor(31, 119, 180),
+            "quantum cache" => RGBColor(44, 160, 44),
+            "aligned to two pages" => RGBColor(148, 103, 189),
             "uma" | "uma-from-c" | "uma-bare" | "uma-malloc" | "one call" => RGBColor(31, 119, 180),
-            "limit" | "pages in use" | "timer alone" => RGBColor(160, 160, 160),
+            "limit" | "pages in use" | "timer alone" | "ten misses" => RGBColor(160, 160, 160),
             "mimalloc" => RGBColor(214, 39, 40),
             "system" => RGBColor(255, 127, 14),
             "jemalloc" => RGBColor(44, 160, 44),
@@ -127,6 +130,7 @@ mod svg {
         let threads = rows.iter().any(|row| row.threads != rows[0].threads);
         let x = |row: &Row| (if threads { row.threads } else { row.size }) as f64;
         let Some(last) = rows.last() else { return Ok(()) };
+        let of = if last.workload.contains("segments") { "segments" } else { "zones" };
         let most = rows
             .iter()
             .flat_map(|row| &row.figures)
@@ -142,7 +146,7 @@ mod svg {
             .build_cartesian_2d((x(rows[0])..x(last)).log_scale(), 0.0..most)?;
         chart
             .configure_mesh()
-            .x_desc(if threads { "threads" } else { "zones" })
+            .x_desc(if threads { "threads" } else { of })
             .y_desc("ns for a pair")
             .x_label_formatter(&|value| format!("{value:.0}"))
             .draw()?;

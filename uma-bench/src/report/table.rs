@@ -81,7 +81,7 @@ pub(crate) fn goals_terminal(rows: &[Row]) -> String {
     {
         let _ = writeln!(
             text,
-            "  {goal:<36}{threads:>7}  {what:<24}{is:>9}{bound:>9}{limit:>9}  {reached}"
+            "  {goal:<50}{threads:>7}  {what:<24}{is:>9}{bound:>9}{limit:>9}  {reached}"
         );
     }
     text

@@ -10,6 +10,7 @@ mod pair;
 mod pipe;
 mod ring;
 mod scaling;
+mod segments;
 pub(crate) mod system;
 mod zones;
 
@@ -138,6 +139,12 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         noisy: true,
     },
     Workload { name: "scaling", about: "more threads, more zones", run: scaling::run, noisy: true },
+    Workload {
+        name: "vmem",
+        about: "arenas of 10 to 1,000,000 segments",
+        run: segments::run,
+        noisy: true,
+    },
     Workload {
         name: "memory",
         about: "bytes resident for each live item",
