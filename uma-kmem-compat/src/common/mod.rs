@@ -21,6 +21,7 @@ mod name;
 pub(crate) mod objects;
 pub mod policy;
 mod report;
+mod runs;
 
 #[cfg(feature = "capi")]
 pub(crate) use self::{
@@ -30,3 +31,4 @@ pub(crate) use self::{
 };
 pub(crate) use policy::Switch;
 pub(crate) use report::System;
+pub(crate) use runs::Runs;

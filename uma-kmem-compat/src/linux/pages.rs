@@ -10,8 +10,6 @@
 //! has passed since they were in use. What a grace period is the program says, by [`set_grace_period`]; until
 //! it does, such pages stay with their cache until that is destroyed. And no memory behind free objects is
 //! given back inside a slab.
-//!
-//! The list is a stack without a lock: one pushes, or takes all. So it is whole in a child of fork(2).
 
 use core::alloc::Layout;
 use core::{fmt, ptr};
@@ -21,7 +19,8 @@ use uma::core::{Decommit, Name, PageError, PageRun, PageSupplier, Protect, Regio
 use uma::debug::{FRAMES, Report, Verdict};
 use uma::{Hardening, Host, Platform, Registry};
 
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::common::Runs;
+use crate::sync::{AtomicPtr, Ordering};
 
 /// Returns when every reader who was reading as it was called has ended: `synchronize_rcu`.
 pub type GracePeriod = extern "C" fn();
@@ -54,88 +53,30 @@ const BATCH: usize = 16;
 
 /// Runs of pages on their way back to the host.
 #[derive(Debug)]
-pub(super) struct Kept {
-    first: AtomicPtr<Node>,
-    count: AtomicUsize,
-}
-
-struct Node {
-    run: PageRun,
-    next: *mut Node,
-}
+pub(super) struct Kept(Runs);
 
 impl Kept {
     const fn new() -> Self {
-        Self { first: AtomicPtr::new(ptr::null_mut()), count: AtomicUsize::new(0) }
-    }
-
-    fn push(&self, run: PageRun) {
-        let node = Box::into_raw(Box::new(Node { run, next: ptr::null_mut() }));
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let mut first = self.first.load(Ordering::Relaxed);
-        loop {
-            // SAFETY: the node is ours until it is on the stack.
-            unsafe { (*node).next = first };
-            match self.first.compare_exchange_weak(
-                first,
-                node,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return,
-                Err(now) => first = now,
-            }
-        }
-    }
-
-    /// Takes them all.
-    fn take(&self) -> Vec<PageRun> {
-        let mut runs = Vec::new();
-        // Acquire: the nodes are as `push` wrote them.
-        let mut at = self.first.swap(ptr::null_mut(), Ordering::Acquire);
-        while !at.is_null() {
-            // SAFETY: `push` got it from a box, and the swap made it ours.
-            let node = unsafe { Box::from_raw(at) };
-            at = node.next;
-            runs.push(node.run);
-        }
-        self.count.fetch_sub(runs.len(), Ordering::Relaxed);
-        runs
-    }
-
-    /// A run of this layout, if there is one.
-    fn find(&self, layout: Layout) -> Option<PageRun> {
-        if self.first.load(Ordering::Relaxed).is_null() {
-            return None;
-        }
-        let mut found = None;
-        for run in self.take() {
-            if found.is_none() && run.layout() == layout {
-                found = Some(run);
-            } else {
-                self.push(run);
-            }
-        }
-        found
+        Self(Runs::new())
     }
 
     /// Gives them back to the host, if it is known what a grace period is.
     pub(super) fn flush(&self) {
-        let runs = self.take();
+        let runs = self.0.take();
         if runs.is_empty() {
             return;
         }
         if wait_for_grace_period() {
             free(runs);
         } else {
-            runs.into_iter().for_each(|run| self.push(run));
+            runs.into_iter().for_each(|run| self.0.push(run));
         }
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let runs = self.take();
+        let runs = self.0.take();
         if !runs.is_empty() {
             // Without one, whoever destroys a cache vouches that nobody reads.
             wait_for_grace_period();
@@ -190,7 +131,7 @@ unsafe impl PageSupplier for Pages {
 
     fn alloc_pages(&self, layout: Layout, request: Request) -> Result<PageRun, PageError> {
         let Some(kept) = &self.kept else { return Host.pages().alloc_pages(layout, request) };
-        if let Some(run) = kept.find(layout) {
+        if let Some(run) = kept.0.find(layout) {
             // It is not as fresh as it was.
             // SAFETY: base, layout and flag are those of a run that is ours.
             return Ok(unsafe { PageRun::from_parts(run.base(), run.layout(), false, run.flag()) });
@@ -207,8 +148,8 @@ unsafe impl PageSupplier for Pages {
     unsafe fn free_pages(&self, run: PageRun) {
         match &self.kept {
             Some(kept) => {
-                kept.push(run);
-                if kept.count.load(Ordering::Relaxed) > BATCH {
+                kept.0.push(run);
+                if kept.0.count() > BATCH {
                     kept.flush();
                 }
             }

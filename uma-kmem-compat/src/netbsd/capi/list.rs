@@ -1,0 +1,97 @@
+//! All pools of C, for those who look at every one of them.
+//!
+//! Locks: whose turn it is, and below that the list's, a leaf. Nothing is called under them: who visits a pool counts itself there first, and
+//! `destroy` waits until nobody does. (It is of the standard library: a child of fork(2) must not make or end
+//! pools if another thread was doing so.)
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Bound, CPool, POOLS};
+use crate::common::Handle;
+use crate::sync::Ordering;
+
+struct Entry {
+    at: *mut CPool,
+    handle: *mut Handle<Bound>,
+}
+
+// SAFETY: the pointers are compared, or followed under the rules above.
+unsafe impl Send for Entry {}
+
+static ALL: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
+
+fn all() -> MutexGuard<'static, Vec<Entry>> {
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn add(at: *mut CPool, handle: *mut Handle<Bound>) {
+    all().push(Entry { at, handle });
+}
+
+pub(super) fn remove(at: *mut CPool) {
+    all().retain(|entry| entry.at != at);
+}
+
+pub(super) fn contains(at: *mut CPool) -> bool {
+    all().iter().any(|entry| entry.at == at)
+}
+
+struct Visit<'a>(&'a Bound);
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.0.visitors.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// The next pool after that at `after` in the order in which they were made, and around; or the first.
+fn next<'a>(after: Option<*mut CPool>) -> Option<(*mut CPool, Visit<'a>)> {
+    let all = all();
+    let place = after.and_then(|after| all.iter().position(|entry| entry.at == after));
+    let place = place.map_or(0, |place| (place + 1) % all.len());
+    let entry = all.get(place)?;
+    // SAFETY: it is listed, so the handle is live; `destroy` removes it, under the lock, before the pool goes, and
+    // then waits for visitors.
+    let bound = unsafe { POOLS.get(entry.handle) }.ok()?;
+    bound.visitors.fetch_add(1, Ordering::Acquire);
+    Some((entry.at, Visit(bound)))
+}
+
+/// Calls `visit` with every pool. One that is made or ended meanwhile may be left out.
+pub(super) fn for_each(mut visit: impl FnMut(*mut CPool, &Bound)) {
+    let listed: Vec<*mut CPool> = all().iter().map(|entry| entry.at).collect();
+    for at in listed {
+        let found = {
+            let all = all();
+            let entry = all.iter().find(|entry| entry.at == at);
+            // SAFETY: as in `next`.
+            let bound = entry.and_then(|entry| unsafe { POOLS.get(entry.handle) }.ok());
+            bound.inspect(|bound| {
+                bound.visitors.fetch_add(1, Ordering::Acquire);
+            })
+        };
+        if let Some(bound) = found {
+            let visit_ends = Visit(bound);
+            visit(at, visit_ends.0);
+        }
+    }
+}
+
+/// Calls `visit` with the pool after the one of the last call that has pages, if there is any.
+pub(super) fn in_turn<T>(visit: impl FnOnce(*mut CPool, &Bound) -> T) -> Option<T> {
+    static LAST: Mutex<usize> = Mutex::new(0);
+    let count = all().len();
+    for _ in 0..count {
+        let found = {
+            let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+            let after = all().iter().map(|entry| entry.at).find(|at| at.addr() == *last);
+            let found = next(after)?;
+            *last = found.0.addr();
+            found
+        };
+        if found.1.0.pool.pages() != 0 {
+            return Some(visit(found.0, found.1.0));
+        }
+    }
+    None
+}

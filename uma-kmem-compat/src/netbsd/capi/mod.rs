@@ -1,0 +1,270 @@
+//! The C functions: `uma/netbsd/pool.h`, `uma/netbsd/kmem.h` and `uma/netbsd/vmem.h`.
+//!
+//! A `struct pool` lies in the program's memory and is one word, which leads to the pool. A `struct pool_cache` is a
+//! `struct pool`; that of `pool_cache_init` lies in the handle itself.
+
+mod cache;
+mod kmem;
+mod list;
+mod pool;
+mod vmem;
+
+use core::ffi::{c_char, c_int, c_uint, c_void};
+use core::num::NonZeroUsize;
+use core::ptr::{self, NonNull};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{Callbacks, PageAllocator, Pool, PoolArgs, PoolFlags, SYSTEM, text_of};
+use crate::common::{BadHandle, Handle, Handles, text};
+use crate::sync::{AtomicUsize, Ordering};
+
+/// `struct pool` and `struct pool_cache`.
+#[repr(C)]
+struct CPool {
+    handle: *mut Handle<Bound>,
+}
+
+/// A pool that C has.
+#[repr(C)]
+struct Bound {
+    pool: Pool,
+    /// Used by caches of `pool_cache_init`.
+    own: CPool,
+    /// Who looks at it through the list of all pools.
+    visitors: AtomicUsize,
+}
+
+// SAFETY: the pointer is only compared and handed out.
+unsafe impl Send for Bound {}
+// SAFETY: as above.
+unsafe impl Sync for Bound {}
+
+static POOLS: Handles<Bound, { u16::from_le_bytes(*b"np") }> = Handles::new();
+
+/// `ENOMEM`.
+const NO_MEMORY: c_int = 12;
+
+/// Something is wrong with a handle that was given to `function`.
+#[cold]
+fn bad(function: &'static str, what: &'static str, fault: BadHandle) {
+    SYSTEM.misuse(function, format_args!("bad {what}: {fault}"));
+}
+
+/// The pool of a `struct pool`, if it has one.
+///
+/// # Safety
+///
+/// It is null, or can be read, and leads nowhere or to a handle.
+#[inline(always)]
+unsafe fn live<'a>(at: *const CPool) -> Option<&'a Bound> {
+    if at.is_null() || !at.is_aligned() {
+        return None;
+    }
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { POOLS.get((*at).handle) }.ok()
+}
+
+/// The same, or a report.
+///
+/// # Safety
+///
+/// As [`live`].
+unsafe fn bound<'a>(function: &'static str, at: *const CPool) -> Option<&'a Bound> {
+    let fault = if at.is_null() {
+        BadHandle::Null
+    } else if !at.is_aligned() {
+        BadHandle::Misaligned
+    } else {
+        // SAFETY: the caller's duty is passed on unchanged.
+        match unsafe { POOLS.get((*at).handle) } {
+            Ok(bound) => return Some(bound),
+            Err(BadHandle::Null) => BadHandle::Destroyed,
+            Err(fault) => fault,
+        }
+    };
+    bad(function, "pool", fault);
+    None
+}
+
+/// The same, as a pool.
+///
+/// # Safety
+///
+/// As [`live`].
+unsafe fn pool<'a>(function: &'static str, at: *const CPool) -> Option<&'a Pool> {
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { bound(function, at) }.map(|bound| &bound.pool)
+}
+
+/// What `pool_init` and `pool_cache_init` are told.
+struct Wish {
+    function: &'static str,
+    name: *const c_char,
+    size: usize,
+    align: c_uint,
+    offset: c_uint,
+    flags: c_int,
+    pages: *const PageAllocator,
+    cache: Option<Callbacks>,
+}
+
+impl Wish {
+    /// Makes a pool, which lies at `at`, or in its handle if that is null. Null after a report.
+    ///
+    /// # Safety
+    ///
+    /// The name is null or a string; the allocator is null or can be read, its functions and the callbacks are
+    /// such as [`Pool::create_on`] and `PoolCache::create` say.
+    unsafe fn make(self, at: *mut CPool) -> *mut CPool {
+        let Self { function, name, size, align, offset, flags, pages, cache } = self;
+        // SAFETY: the caller's duty is passed on unchanged.
+        let name = unsafe { text(name) };
+        let Some(name) = name else {
+            SYSTEM.misuse(function, format_args!("the name is null"));
+            return ptr::null_mut();
+        };
+        if offset != 0 {
+            SYSTEM.misuse(
+                function,
+                format_args!("pool \"{name}\": an item offset of {offset}, which must be 0"),
+            );
+            return ptr::null_mut();
+        }
+        if !at.is_null() && list::contains(at) {
+            SYSTEM.misuse(function, format_args!("pool \"{name}\": it is initialised already"));
+            return ptr::null_mut();
+        }
+        // SAFETY: the caller's duty is passed on unchanged.
+        let pages = unsafe { pages.as_ref() }.copied().filter(|pages| !pool::is_built_in(pages));
+        let args = PoolArgs { align: align as usize, flags: PoolFlags::from_bits_retain(flags) };
+        // SAFETY: as above.
+        match unsafe { Pool::make(&name, size, args, pages, cache) } {
+            Ok(pool) => {
+                let own = CPool { handle: ptr::null_mut() };
+                let handle = POOLS.insert(Bound { pool, own, visitors: AtomicUsize::new(0) });
+                // SAFETY: the handle is new, so nobody else has the pool yet; the storage can be written.
+                unsafe {
+                    let bound = POOLS.value(handle);
+                    let at = if at.is_null() { &raw mut (*bound).own } else { at };
+                    (*at).handle = handle;
+                    (*bound).pool.set_owner(at.cast());
+                    list::add(at, handle);
+                    at
+                }
+            }
+            Err(error) => {
+                SYSTEM.misuse(function, format_args!("no pool \"{name}\": {}", error.fault));
+                ptr::null_mut()
+            }
+        }
+    }
+}
+
+/// Ends a pool. Does nothing but report if items are out.
+///
+/// # Safety
+///
+/// As [`live`], and nobody uses the pool any more.
+unsafe fn destroy(function: &'static str, at: *mut CPool) {
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe {
+        let Some(found) = bound(function, at) else { return };
+        let out = found.pool.out();
+        if out != 0 {
+            let mut some = String::new();
+            let mut count = 0;
+            found.pool.for_each_out(|item| {
+                count += 1;
+                if count <= 8 {
+                    some += &format!(" {:#x}", item.addr());
+                }
+            });
+            let more = if count > 8 { " ..." } else { "" };
+            let pool = &found.pool;
+            SYSTEM.misuse(
+                function,
+                format_args!("{pool} busy: still out: {out}; it stays:{some}{more}"),
+            );
+            return;
+        }
+        list::remove(at);
+        while found.visitors.load(Ordering::Acquire) != 0 {
+            std::thread::yield_now();
+        }
+        let handle = (*at).handle;
+        // That of `pool_cache_init` stays, so that it is known to be dead.
+        if !ptr::eq(&raw const found.own, at) {
+            (*at).handle = ptr::null_mut();
+        }
+        match POOLS.remove(handle) {
+            Ok(bound) => drop(bound),
+            Err(fault) => bad(function, "pool", fault),
+        }
+    }
+}
+
+/// Whether the flags of a get say exactly one of `PR_WAITOK` and `PR_NOWAIT`.
+#[inline(always)]
+const fn is_clear(flags: c_int) -> bool {
+    let ways = PoolFlags::WAITOK.bits() | PoolFlags::NOWAIT.bits();
+    (flags & ways).count_ones() == 1
+}
+
+/// Gets an item.
+///
+/// # Safety
+///
+/// As [`live`].
+#[cold]
+#[inline(never)]
+unsafe fn get_slow(function: &'static str, at: *mut CPool, flags: c_int) -> *mut c_void {
+    // SAFETY: the caller's duty is passed on unchanged.
+    let Some(pool) = (unsafe { pool(function, at) }) else { return ptr::null_mut() };
+    if !is_clear(flags) {
+        SYSTEM.misuse(
+            function,
+            format_args!(
+                "{pool}: flags {flags:#x}: exactly one of PR_WAITOK and PR_NOWAIT is to be said"
+            ),
+        );
+        return ptr::null_mut();
+    }
+    pool.get_or_null(PoolFlags::from_bits_retain(flags)).cast()
+}
+
+/// Puts an item after a look at it, by `how`; reports it if it is none.
+///
+/// # Safety
+///
+/// As [`live`]; if the item is one of the pool in use, it is used no more.
+#[inline(never)]
+unsafe fn put_slow(
+    function: &'static str,
+    at: *mut CPool,
+    item: *mut c_void,
+    how: unsafe fn(&Pool, NonNull<u8>),
+) {
+    // SAFETY: the caller's duty is passed on unchanged.
+    let Some(pool) = (unsafe { pool(function, at) }) else { return };
+    let Some(item) = NonNull::new(item.cast::<u8>()) else {
+        SYSTEM.misuse(function, format_args!("{pool}: the item is null"));
+        return;
+    };
+    let address: NonZeroUsize = item.addr();
+    if !address.get().is_multiple_of(pool.align()) {
+        let align = pool.align();
+        SYSTEM.misuse(
+            function,
+            format_args!(
+                "{pool}: {address:#x} is not aligned to {align} bytes, so it is no item of it"
+            ),
+        );
+        return;
+    }
+    // The slabs panic at what is no item in use, and leave it alone.
+    // SAFETY: the caller's duty is passed on unchanged.
+    let put = catch_unwind(AssertUnwindSafe(|| unsafe { how(pool, item) }));
+    if let Err(panic) = put {
+        SYSTEM.misuse(function, format_args!("{pool}: {}", text_of(&*panic)));
+    }
+}
