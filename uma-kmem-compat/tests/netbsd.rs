@@ -38,7 +38,7 @@ fn bad_descriptions_say_what_is_wrong() {
     };
     assert_eq!(fault(0, 0), ConfigFault::ZeroSize);
     assert_eq!(fault(64, 24), ConfigFault::BadAlign);
-    assert!(matches!(fault(1 << 30, 0), ConfigFault::SizeTooLarge(_)));
+    assert!(matches!(fault(1 << 40, 0), ConfigFault::SizeTooLarge(_)));
     assert_eq!(fault(usize::MAX, 4096), ConfigFault::Overflow);
 }
 

@@ -17,7 +17,7 @@ static struct uma_netbsd_pool_stats stats_of(struct pool *pool)
 /* Every size and alignment that programs ask for: aligned as asked, whole, and not overlapping. */
 static void sizes(void)
 {
-	static const size_t all[] = { 1, 8, 40, 64, 100, 200, 512, 576, 1024, 4096, 5000, 65536, 1u << 20 };
+	static const size_t all[] = { 1, 8, 40, 64, 100, 200, 512, 576, 1024, 4096, 5000, 65536, 16u << 20 };
 	enum { ITEMS = 24 };
 
 	for (size_t at = 0; at < sizeof(all) / sizeof(all[0]); at++) {
