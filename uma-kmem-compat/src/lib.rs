@@ -5,7 +5,7 @@
 //! | [`solaris`] | `kmem_cache_*`, `kmem_alloc` of Solaris and illumos | `uma/solaris/` |
 //! | [`umem`] | libumem | `uma/umem/` |
 //! | [`linux`] | `kmem_cache_*`, `kmalloc`, `mempool_*` of Linux | `uma/linux/` |
-//! | [`netbsd`] | `pool`, `pool_cache`, `kmem`, `vmem` of NetBSD | `uma/netbsd/` |
+//! | [`netbsd`] | `pool`, `pool_cache`, `kmem`, `vmem`, `uvm_km` of NetBSD | `uma/netbsd/` |
 //! | [`freebsd`] | `uma_*` of FreeBSD | `uma/freebsd/` |
 //!
 //! Each module is a translation onto zones and no allocator of its own: it knows what a flag means, what is

@@ -1,4 +1,4 @@
-//! NetBSD: pool(9), pool_cache(9), kmem(9) and vmem(9).
+//! NetBSD: pool(9), pool_cache(9), kmem(9), vmem(9), and uvm_km(9) as [`Map`].
 //!
 //! ```
 //! use uma_kmem_compat::netbsd::{Pool, PoolArgs, PoolFlags};
@@ -48,6 +48,9 @@ pub use pages::{PageAllocator, PassiveSerialize, set_pserialize};
 pub use pool::{DrainHook, HardLimitWarning, Pool, PoolArgs, StillOut};
 pub use stats::PoolStats;
 pub use vmem::{CreateVmem, ImportFn, ReleaseFn, Vmem, VmemSource, XimportFn};
+
+/// uvm_km(9) in Rust; the C functions stand on it.
+pub use uma_backend_mmap::map::Map;
 
 use crate::common::{Switch, System};
 

@@ -1,4 +1,4 @@
-//! The C functions: `uma/netbsd/pool.h`, `uma/netbsd/kmem.h` and `uma/netbsd/vmem.h`.
+//! The C functions: `uma/netbsd/pool.h`, `uma/netbsd/kmem.h`, `uma/netbsd/vmem.h` and `uma/netbsd/uvm.h`.
 //!
 //! A `struct pool` lies in the program's memory and is one word, which leads to the pool. A `struct pool_cache` is a
 //! `struct pool`; that of `pool_cache_init` lies in the handle itself.
@@ -7,6 +7,7 @@ mod cache;
 mod kmem;
 mod list;
 mod pool;
+mod uvm;
 mod vmem;
 
 use core::ffi::{c_char, c_int, c_uint, c_void};

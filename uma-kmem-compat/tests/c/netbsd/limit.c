@@ -32,8 +32,13 @@ struct later {
 static void *put_later(void *argument)
 {
 	struct later *later = argument;
+	struct uma_netbsd_pool_stats stats;
 
-	nap(30);
+	/* When somebody waits: at the limit, or for memory, which is said. */
+	do {
+		nap(10);
+		CHECK_EQ(uma_netbsd_pool_get_stats(later->pool, &stats), 0);
+	} while (stats.nwaiting == 0 && !__atomic_load_n(&check_count, __ATOMIC_ACQUIRE));
 	__atomic_store_n(&later->put, 1, __ATOMIC_RELEASE);
 	pool_put(later->pool, later->item);
 	return NULL;
