@@ -473,7 +473,7 @@ impl Pool {
         self.shut.store(shut, Ordering::Relaxed);
         // It was made when the pool was, so these cannot fail. Nothing may be at hand if nothing may go out.
         let _ = self.zone.set_max_cached(shut.then_some(0));
-        let _ = self.zone.set_max_items(items.and_then(NonZeroU64::new));
+        let _ = self.zone.set_max_items(items.and_then(|items| NonZeroU64::new(items.max(1))));
     }
 
     /// Has a function called when items are wanted that are not there (`pool_set_drain_hook`): at the hard
