@@ -16,7 +16,6 @@ use crate::{Checks, Witness};
 /// that is drained, or hooks.
 ///
 /// Give every item back through this layer alone.
-#[derive(Debug)]
 pub struct Checked<'c, S: ItemSource, L: RawMutex, M: Metadata, W: Witness> {
     source: S,
     checks: &'c Checks<L, M, W>,
@@ -204,5 +203,20 @@ unsafe impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> ItemSource
 impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> Drop for Checked<'_, S, L, M, W> {
     fn drop(&mut self) {
         self.flush();
+    }
+}
+
+impl<S, L, M, W> core::fmt::Debug for Checked<'_, S, L, M, W>
+where
+    S: ItemSource + core::fmt::Debug,
+    L: RawMutex,
+    M: Metadata,
+    W: Witness,
+{
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Checked")
+            .field("source", &self.source)
+            .field("checks", &self.checks)
+            .finish()
     }
 }

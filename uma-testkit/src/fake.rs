@@ -254,3 +254,9 @@ unsafe impl Regions for Fake {
         regions.into_iter().for_each(visit);
     }
 }
+
+impl std::fmt::Debug for Fake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fake").field("outstanding", &self.outstanding()).finish_non_exhaustive()
+    }
+}

@@ -110,3 +110,9 @@ unsafe impl ItemSource for Pool {
         stats.keg_free = self.left() as u64;
     }
 }
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("out", &self.out()).finish_non_exhaustive()
+    }
+}

@@ -80,6 +80,8 @@ mod maintain;
 mod object;
 mod platform;
 mod raw;
+#[cfg(doctest)]
+mod refused;
 mod registry;
 mod source;
 mod stat;
