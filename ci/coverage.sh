@@ -19,12 +19,13 @@ mkdir -p "$target/profiles"
 # Counters live in the file itself (%c), so that processes which abort, as some tests have them do, count too.
 export LLVM_PROFILE_FILE="$target/profiles/%m-%p%c.profraw"
 export RUSTFLAGS="${RUSTFLAGS:-} -Cinstrument-coverage -Cllvm-args=-runtime-counter-relocation"
+features=$(ci/features-of)
 packages=()
 for crate in "${crates[@]}"; do
     [[ -d $crate ]] && packages+=(-p "$crate")
 done
 run() {
-    cargo test --quiet --target-dir "$target" "${packages[@]}" -p uma-testkit --tests "$@"
+    cargo test --quiet --target-dir "$target" "${packages[@]}" -p uma-testkit --features "$features" --tests "$@"
 }
 if ! run >"$target/log" 2>&1; then
     tail -n 50 "$target/log" >&2

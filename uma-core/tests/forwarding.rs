@@ -105,7 +105,7 @@ fn shares_reach_the_source() {
         other.release(&items[2..]);
     }
     source.source().want(true);
-    assert!(one.wanted() && (&one).wanted());
+    assert!(one.wanted());
     one.reclaim(Reclaim::Drain);
     one.settle();
     assert_eq!(source.source().out(), 0);
@@ -115,14 +115,15 @@ fn shares_reach_the_source() {
 fn ways_to_wait() {
     static TIME: AtomicUsize = AtomicUsize::new(5);
     let spin = Spin::new(|| TIME.fetch_add(1, Ordering::Relaxed) as u64);
-    assert_eq!((spin.now(), (&spin).now()), (5, 6));
-    (&spin).waker();
-    spin.wake(&spin.waker());
-    (&spin).wake(&());
-    (&spin).sleep(Deadline::at(9));
+    fn use_up<Z: Sleep>(sleep: Z, now: u64) {
+        assert_eq!((sleep.now(), Z::CAN_SLEEP), (now, true));
+        sleep.wake(&sleep.waker());
+        sleep.sleep(Deadline::at(9));
+    }
+    use_up(spin, 5);
+    use_up::<&Spin>(&spin, 6);
     assert_eq!((NoSleep.now(), NoSleep::CAN_SLEEP), (0, false));
-    NoSleep.waker();
-    NoSleep.wake(&());
+    NoSleep.wake(&NoSleep.waker());
     NoSleep.sleep(Deadline::at(9));
     // A caller at a limit spins until its deadline.
     let limit = NonZeroU64::new(1);
@@ -164,7 +165,7 @@ fn hooks_by_functions() {
     let context = ptr::from_ref(&notes).cast_mut().cast();
     let hooks =
         FnHooks { context, init: Some(init), fini: Some(fini), ctor: Some(ctor), dtor: Some(dtor) };
-    assert!(hooks.keeps_state() && (&hooks).keeps_state() && !FnHooks::NONE.keeps_state());
+    assert!(hooks.keeps_state() && !FnHooks::NONE.keeps_state());
     for hooks in [hooks, FnHooks { fini: None, ..hooks }, FnHooks::NONE] {
         notes.set(0);
         let pool = Pool::new(Layout::new::<u64>(), 4, 1);

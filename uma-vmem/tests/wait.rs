@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{Park, now};
 use parking_lot::RawMutex;
-use uma_core::{Deadline, NoSleep, Request};
+use uma_core::{Deadline, NoSleep, Process, Request};
 use uma_testkit::{HeapMeta, Rng};
 use uma_vmem::{Arena, ArenaConfig, Policy, SegmentKind, VmemFault};
 
@@ -172,4 +172,25 @@ fn all_wait_and_all_are_served() {
     // No tag stays promised to those who waited.
     assert!(stats.meta_bytes <= 4096, "{stats:?}");
     assert_eq!(root.stats().in_use, 0);
+}
+
+/// What the copy of a process does to an arena that it got with its lock held and a caller in the queue: the
+/// caller is forgotten, and the arena goes on. (Here the original plays the copy, once the caller is gone.)
+#[test]
+fn the_copy_of_a_process_goes_on() {
+    let arena = arena(4);
+    arena.alloc(4, Policy::Instant, Request::NOWAIT).unwrap();
+    let soon = Request::until(Deadline::at(now() + 1_000_000));
+    assert!(matches!(
+        arena.alloc(1, Policy::Instant, soon).unwrap_err().fault,
+        VmemFault::TimedOut { size: 1 }
+    ));
+    for process in [Process::Original, Process::Copy] {
+        arena.prefork();
+        // SAFETY: `prefork` was called by this thread.
+        unsafe { arena.postfork(process) };
+        arena.free(0, 4).unwrap();
+        assert_eq!(arena.alloc(4, Policy::Instant, Request::NOWAIT).unwrap(), 0);
+    }
+    arena.free(0, 4).unwrap();
 }

@@ -222,6 +222,10 @@ fn zones_as_sources() {
     // SAFETY: the item came from this zone, and goes back once.
     unsafe { ItemSource::discard(&over, item) };
     assert_eq!((over.cur_items(), BELOW.cur_items()), (0, 0));
+    let item = over.alloc(Request::NOWAIT).unwrap();
+    // SAFETY: as above.
+    unsafe { ItemSource::free(&over, item) };
+    assert_eq!((over.cur_items(), BELOW.cur_items()), (0, 0));
     drop(over);
     BELOW.reclaim(Reclaim::DrainCpu);
 
@@ -237,6 +241,41 @@ fn zones_as_sources() {
     drop(second);
     BELOW.reclaim(Reclaim::DrainCpu);
     assert_eq!(BELOW.stats().slabs, 0, "the refused item went all the way");
+}
+
+/// A zone that warns of its limit does so also for a zone that stands on it, and zeroes as it is asked.
+#[test]
+fn a_source_that_warns() {
+    static BELOW: RawZone = RawZone::builder("scarce", Layout::new::<[u64; 4]>())
+        .max_items(1)
+        .warning("scarce")
+        .warning_interval(Duration::from_secs(1000))
+        .bucket(0)
+        .lazy();
+    let over = RawZone::over("plenty", &BELOW).bucket(0).build().unwrap();
+    for _ in 0..2 {
+        let item = over.alloc(Request::NOWAIT.zeroed()).unwrap();
+        // SAFETY: the item is ours, and zeroed.
+        assert_eq!(unsafe { item.cast::<[u64; 4]>().read() }, [0; 4]);
+        assert_eq!(over.alloc(Request::NOWAIT).unwrap_err().reason(), AllocError::Limit);
+        // SAFETY: as above; it goes back once.
+        unsafe {
+            item.cast::<[u64; 4]>().write([7; 4]);
+            over.free(item);
+        }
+    }
+    // Items between guard pages are zeroed, too.
+    let sampled = RawZone::builder("sampled", Layout::new::<[u64; 4]>());
+    let sampled = sampled.hardening(Hardening::sampled(1)).build().unwrap();
+    for _ in 0..100 {
+        let item = sampled.alloc(Request::NOWAIT.zeroed()).unwrap();
+        // SAFETY: as above.
+        unsafe {
+            assert_eq!(item.cast::<[u64; 4]>().read(), [0; 4]);
+            item.cast::<[u64; 4]>().write([7; 4]);
+            sampled.free(item);
+        }
+    }
 }
 
 #[test]
