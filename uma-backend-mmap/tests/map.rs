@@ -748,3 +748,57 @@ fn sizes_of_maps() {
     assert!(error.to_string().contains("mmap of 0x7fffffffffffe000: "), "{error}");
     assert_eq!(map(1).stats().size, PAGE);
 }
+
+/// Four threads, in a map and its submap: every page is its owner's, and zero when it comes.
+#[test]
+fn at_random_by_several_threads() {
+    let config = MapConfig::new("test").guards(true);
+    let map = Map::new(config, 256 * PAGE).unwrap();
+    let top = config.flags(MapFlags::PAGEABLE | MapFlags::TOPDOWN);
+    let sub = map.suballoc(None, 128 * PAGE, top).unwrap();
+    thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let map = if thread % 2 == 0 { &map } else { &sub };
+            scope.spawn(move || work_at_random(map, thread + 1));
+        }
+    });
+    for map in [&sub, &map] {
+        let stats = map.stats();
+        assert_eq!((stats.committed, stats.locked, stats.fails == 0), (0, 0, false), "{stats:?}");
+    }
+    assert_eq!(sub.stats().in_use, 0);
+    drop(sub);
+    map.destroy(|leak| panic!("{leak:?}")).unwrap();
+}
+
+fn work_at_random(map: &Map, stamp: u8) {
+    let mut rng = uma_testkit::Rng::new(u64::from(stamp));
+    let mut held: Vec<(NonNull<u8>, usize, KmFlags)> = Vec::new();
+    for _ in 0..3000 {
+        if held.len() < 24 && rng.below(5) < 3 {
+            let (flags, size) = (TYPES[rng.below(3)], (1 + rng.below(6)) * PAGE);
+            let Ok(at) = map.alloc(size, PAGE << rng.below(4), flags) else { continue };
+            if flags == VAONLY {
+                // SAFETY: the range is ours.
+                unsafe { map.enter(at, 0, size).unwrap() };
+            }
+            assert!(all(at, size, 0), "it is not zero");
+            fill(at, size, stamp);
+            held.push((at, size, flags));
+        } else if !held.is_empty() {
+            let which = rng.below(held.len());
+            let (at, size, flags) = held.swap_remove(which);
+            give(map, at, size, flags, stamp);
+        }
+    }
+    held.into_iter().for_each(|(at, size, flags)| give(map, at, size, flags, stamp));
+}
+
+fn give(map: &Map, at: NonNull<u8>, size: usize, flags: KmFlags, stamp: u8) {
+    assert!(all(at, size, stamp), "somebody else has written there");
+    if flags == VAONLY {
+        // SAFETY: the range is ours.
+        unsafe { map.remove(at, 0, size).unwrap() };
+    }
+    free(map, at, size, flags).unwrap();
+}
