@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,14 @@ const KINDS: [&str; 8] =
 
 /// A system that refuses calls, and knows what is mapped.
 #[derive(Default)]
-struct Refusing(Mutex<Book>);
+struct Refusing(Mutex<Book>, Gate);
+
+/// Calls to lock pages that wait until they may go on.
+#[derive(Default)]
+struct Gate {
+    shut: AtomicBool,
+    waiting: AtomicBool,
+}
 
 #[derive(Default)]
 struct Book {
@@ -76,6 +84,11 @@ unsafe impl System for &'static Refusing {
 
     unsafe fn lock(&self, at: NonNull<u8>, len: usize) -> Result<(), Errno> {
         self.may("lock")?;
+        let gate = &self.1;
+        while gate.shut.load(Ordering::Acquire) {
+            gate.waiting.store(true, Ordering::Release);
+            thread::yield_now();
+        }
         // SAFETY: passed on to the caller.
         unsafe { Kernel.lock(at, len) }
     }
@@ -334,4 +347,38 @@ fn addresses_only_are_bare_also_after_a_refusal() {
     map.alloc(4 * PAGE, 0, KmFlags::VAONLY).unwrap();
     let after = system.0.lock().unwrap().calls[kind_of("protect")];
     assert_eq!(after, before + 1, "it was not tried again");
+}
+
+/// While one call changes an allocation no other does: it is refused, and nothing is taken away meanwhile.
+#[test]
+fn freed_while_another_call_is_at_work() {
+    let system = system();
+    let map = Maps::with_system(MapConfig::new("test"), 4 * PAGE, system).unwrap();
+    let at = map.alloc(4 * PAGE, 0, KmFlags::PAGEABLE).unwrap();
+    let addr = at.addr();
+    // SAFETY: the memory is ours; it is freed twice in vain, and then once.
+    unsafe {
+        at.write_bytes(1, 4 * PAGE);
+        let gate = &system.1;
+        gate.shut.store(true, Ordering::Release);
+        thread::scope(|scope| {
+            let map = &map;
+            let at_work = scope.spawn(move || {
+                map.set_pageable(NonNull::without_provenance(addr), 4 * PAGE, false)
+            });
+            while !gate.waiting.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            let freed = map.free(at, 4 * PAGE, KmFlags::PAGEABLE);
+            let changed = map.set_pageable(at, 4 * PAGE, true);
+            gate.shut.store(false, Ordering::Release);
+            let fault = MapFault::InUse { addr: addr.get() };
+            assert_eq!((freed.unwrap_err().fault, changed.unwrap_err().fault), (fault, fault));
+            // A process that may lock nothing is refused now.
+            let _ = at_work.join().unwrap().inspect_err(tolerable);
+        });
+        assert!(all(at, 4 * PAGE, 1));
+        map.free(at, 4 * PAGE, KmFlags::PAGEABLE).unwrap();
+    }
+    assert_eq!(map.stats().in_use, 0);
 }
