@@ -164,7 +164,18 @@ fn json_says_the_same_and_parses() {
             assert_eq!(zone[key], value, "{key}");
         }
         assert_eq!(zone["mode"], stats.mode);
+        assert_eq!((&zone["flags"], zone.get("primary")), (&"".into(), None));
     }
+    let kept = RawZone::builder("kept", Layout::new::<u64>());
+    let kept = kept.flags(uma::ZoneFlags::ZINIT | uma::ZoneFlags::NOFREE).build().unwrap();
+    let second = kept.secondary("kept second").build().unwrap();
+    let zones: Vec<serde_json::Value> =
+        serde_json::from_str(&uma::stat().json().to_string()).unwrap();
+    let zone = |name| zones.iter().find(|zone| zone["name"] == name).unwrap();
+    assert_eq!(zone("kept")["flags"], "ZINIT | NOFREE");
+    assert_eq!(zone("kept second")["flags"], "ZINIT | NOFREE | SECONDARY");
+    assert_eq!(zone("kept second")["primary"], "kept");
+    drop((second, kept));
     let none: Vec<serde_json::Value> =
         serde_json::from_str(&uma::Json::new(&[] as &[uma::ZoneInfo]).to_string()).unwrap();
     assert!(none.is_empty());

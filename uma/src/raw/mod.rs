@@ -441,6 +441,24 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         made.map_err(|reason| self.error(reason))
     }
 
+    /// Keeps so many free items in the slabs for requests that may use the reserve, from now on
+    /// (`uma_zone_reserve`). See [`Keg::set_reserve`](uma_keg::Keg::set_reserve).
+    ///
+    /// # Errors
+    ///
+    /// If the items do not come from slabs, or the zone is used for the first time by this call and cannot be
+    /// made.
+    pub fn set_reserve(&self, items: u64) -> Result<(), ZoneError> {
+        let set = self.core().and_then(|core| match core.slabs() {
+            Some(slabs) => {
+                slabs.set_reserve(items);
+                Ok(())
+            }
+            None => Err(AllocError::Unsupported),
+        });
+        set.map_err(|reason| self.error(reason))
+    }
+
     /// Calls `visit` for every item that is out of its slab, in the order of addresses: those in use, and
     /// those in caches unless [`reclaim`](Self::reclaim) emptied them, and those of other zones on the same
     /// slabs. Nothing for items that do not come from slabs. See [`Keg::for_each_live`](uma_keg::Keg::for_each_live).

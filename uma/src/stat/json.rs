@@ -7,7 +7,8 @@ use uma_core::Stats;
 use super::{ZoneInfo, Zones};
 
 /// Shows zones as a JSON array of objects, one a line, with every figure of [`Stats`] under its own name
-/// and the sums that [`Stats`] computes (`used`, `free`, `efficiency`).
+/// and the sums that [`Stats`] computes (`used`, `free`, `efficiency`), the names of the zone's flags, and the
+/// zone on whose slabs it stands if that is another.
 ///
 /// ```text
 /// [
@@ -36,7 +37,8 @@ impl<Z: Zones + ?Sized> fmt::Display for Json<'_, Z> {
     }
 }
 
-fn object(f: &mut fmt::Formatter<'_>, ZoneInfo { name, stats, .. }: &ZoneInfo) -> fmt::Result {
+fn object(f: &mut fmt::Formatter<'_>, info: &ZoneInfo) -> fmt::Result {
+    let ZoneInfo { name, stats, flags, primary } = info;
     f.write_str("{\"name\":")?;
     string(f, name.as_str())?;
     for (key, value) in numbers(stats) {
@@ -44,6 +46,12 @@ fn object(f: &mut fmt::Formatter<'_>, ZoneInfo { name, stats, .. }: &ZoneInfo) -
     }
     f.write_str(",\"mode\":")?;
     string(f, stats.mode)?;
+    // By name, as `vm.uma.<zone>.flags` has them.
+    write!(f, ",\"flags\":\"{flags}\"")?;
+    if let Some(primary) = primary {
+        f.write_str(",\"primary\":")?;
+        string(f, primary.as_str())?;
+    }
     f.write_str("}")
 }
 

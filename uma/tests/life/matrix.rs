@@ -3,7 +3,7 @@
 use std::ptr;
 
 use uma::core::{AllocError, FnHooks, PageError, Refused, Request};
-use uma::{RawZone, Reclaim};
+use uma::{Hardening, RawZone, Reclaim};
 use uma_testkit::caught;
 use uma_testkit::hooks::Hook;
 use uma_testkit::machine;
@@ -102,6 +102,30 @@ fn a_refused_ctor_skips_the_dtor_and_finishes_the_item() {
         hooks.assert_balanced();
         toy.assert_clean();
     }
+}
+
+/// The same for an item between guard pages: memguard finished it and then lost it.
+#[test]
+fn a_refused_ctor_of_a_guarded_item() {
+    let toy = Toy::new();
+    let hooks = counting();
+    let zone = RawZone::builder_in("guarded", layout(64, 8), On(&toy))
+        .hardening(Hardening::sampled(1))
+        .max_items(4);
+    // SAFETY: the hooks touch nothing.
+    let zone = unsafe { zone.hooks(hooks) }.build().unwrap();
+    for _ in 0..50 {
+        hooks.refuse_at(Hook::Ctor, 1);
+        assert_eq!(zone.alloc(Request::WAIT).unwrap_err().reason(), AllocError::Refused);
+    }
+    let (counts, stats) = (hooks.counts(), zone.stats());
+    assert_eq!((counts.ctor, counts.dtor), (0, 0));
+    assert_eq!((stats.fails, stats.used()), (50, 0));
+    let items = take(&zone, 4);
+    give(&zone, items);
+    drop(zone);
+    hooks.assert_balanced();
+    toy.assert_clean();
 }
 
 #[test]
