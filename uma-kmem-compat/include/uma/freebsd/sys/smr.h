@@ -1,0 +1,2 @@
+/* Where sources of FreeBSD look for it, with -I<prefix>/include/uma/freebsd. */
+#include <uma/freebsd/smr.h>

@@ -1,0 +1,178 @@
+//! Allocating and freeing.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::{self, NonNull};
+
+use super::{ZoneHandle, zone};
+use crate::common::boundary;
+use crate::freebsd::{M, SYSTEM};
+
+fn or_null(item: Option<NonNull<u8>>) -> *mut c_void {
+    item.map_or(ptr::null_mut(), |item| item.as_ptr().cast())
+}
+
+fn flags(flags: c_int) -> M {
+    M::from_bits_retain(flags as u32)
+}
+
+/// # Safety
+///
+/// As [`crate::common::Handles::get`]; the argument is what the zone's ctor expects.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_zalloc_arg(
+    handle: *mut ZoneHandle,
+    arg: *mut c_void,
+    wait: c_int,
+) -> *mut c_void {
+    const NAME: &str = "uma_zalloc_arg";
+    boundary(NAME, || {
+        // SAFETY: the caller's duty is passed on unchanged.
+        or_null(unsafe { zone(NAME, handle).and_then(|zone| zone.alloc_arg(arg, flags(wait))) })
+    })
+}
+
+/// Null is nothing.
+///
+/// # Safety
+///
+/// As [`crate::common::Handles::get`]; the item is one of the zone, and used no more; the argument is what the zone's
+/// dtor expects.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_zfree_arg(
+    handle: *mut ZoneHandle,
+    item: *mut c_void,
+    arg: *mut c_void,
+) {
+    const NAME: &str = "uma_zfree_arg";
+    boundary(NAME, || {
+        // SAFETY: the caller's duty is passed on unchanged.
+        if let Some(zone) = unsafe { zone(NAME, handle) }
+            && let Some(item) = NonNull::new(item.cast())
+        {
+            // SAFETY: as above.
+            unsafe { zone.free_arg(item, arg) };
+        }
+    });
+}
+
+/// # Safety
+///
+/// As [`uma_freebsd_zalloc_arg`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_zalloc_domain(
+    handle: *mut ZoneHandle,
+    arg: *mut c_void,
+    domain: c_int,
+    wait: c_int,
+) -> *mut c_void {
+    const NAME: &str = "uma_zalloc_domain";
+    boundary(NAME, || {
+        if !(-1..=0).contains(&domain) {
+            SYSTEM.misuse(NAME, format_args!("there is no domain {domain}, but one, 0"));
+        }
+        // SAFETY: the caller's duty is passed on unchanged.
+        or_null(unsafe { zone(NAME, handle).and_then(|zone| zone.alloc_arg(arg, flags(wait))) })
+    })
+}
+
+/// # Safety
+///
+/// As [`uma_freebsd_zalloc_arg`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_zalloc_pcpu_arg(
+    handle: *mut ZoneHandle,
+    arg: *mut c_void,
+    wait: c_int,
+) -> *mut c_void {
+    const NAME: &str = "uma_zalloc_pcpu_arg";
+    boundary(NAME, || {
+        // SAFETY: the caller's duty is passed on unchanged.
+        let zone = unsafe { zone(NAME, handle) };
+        // SAFETY: as above.
+        or_null(zone.and_then(|zone| unsafe { zone.alloc_pcpu_arg(arg, flags(wait)) }))
+    })
+}
+
+/// The copy of an item for a CPU, or null if there is none.
+///
+/// # Safety
+///
+/// As [`crate::common::Handles::get`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_pcpu_copy(
+    handle: *mut ZoneHandle,
+    item: *mut c_void,
+    cpu: c_int,
+) -> *mut c_void {
+    const NAME: &str = "uma_freebsd_pcpu_copy";
+    boundary(NAME, || {
+        // SAFETY: the caller's duty is passed on unchanged.
+        let Some(zone) = (unsafe { zone(NAME, handle) }) else { return ptr::null_mut() };
+        let (Some(item), Ok(cpu)) = (NonNull::new(item.cast()), usize::try_from(cpu)) else {
+            return ptr::null_mut();
+        };
+        or_null(zone.pcpu_copy(item, cpu))
+    })
+}
+
+/// # Safety
+///
+/// As [`crate::common::Handles::get`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_zalloc_smr(handle: *mut ZoneHandle, wait: c_int) -> *mut c_void {
+    const NAME: &str = "uma_zalloc_smr";
+    boundary(NAME, || {
+        // SAFETY: the caller's duty is passed on unchanged.
+        let zone = unsafe { zone(NAME, handle) };
+        or_null(zone.and_then(|zone| zone.alloc_smr(flags(wait))))
+    })
+}
+
+/// # Safety
+///
+/// As [`uma_freebsd_zfree_arg`], but for readers.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_zfree_smr(handle: *mut ZoneHandle, item: *mut c_void) {
+    const NAME: &str = "uma_zfree_smr";
+    boundary(NAME, || {
+        // SAFETY: the caller's duty is passed on unchanged.
+        if let Some(zone) = unsafe { zone(NAME, handle) }
+            && let Some(item) = NonNull::new(item.cast())
+        {
+            // SAFETY: as above.
+            unsafe { zone.free_smr(item) };
+        }
+    });
+}
+
+/// # Safety
+///
+/// As [`crate::common::Handles::get`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_zwait(handle: *mut ZoneHandle) {
+    boundary("uma_zwait", || {
+        // SAFETY: the caller's duty is passed on unchanged.
+        if let Some(zone) = unsafe { zone("uma_zwait", handle) } {
+            zone.wait();
+        }
+    });
+}
+
+/// # Safety
+///
+/// As [`crate::common::Handles::get`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_prealloc(handle: *mut ZoneHandle, items: c_int) {
+    const NAME: &str = "uma_prealloc";
+    boundary(NAME, || {
+        // SAFETY: the caller's duty is passed on unchanged.
+        let Some(zone) = (unsafe { zone(NAME, handle) }) else { return };
+        let Ok(items) = u64::try_from(items) else {
+            SYSTEM.misuse(NAME, format_args!("{items} items of zone \"{}\"", zone.name()));
+            return;
+        };
+        if let Err(error) = zone.prealloc(items) {
+            SYSTEM.misuse(NAME, format_args!("{items} items: {error}"));
+        }
+    });
+}

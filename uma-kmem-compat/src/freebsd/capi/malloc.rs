@@ -1,0 +1,239 @@
+//! malloc(9).
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ptr;
+
+use crate::common::{boundary, text};
+use crate::freebsd::malloc::{malloc_aligned, zfree};
+use crate::freebsd::{M, SYSTEM, Type, free, malloc, malloc_usable_size, realloc, reallocf};
+use crate::sync::{AtomicPtr, Ordering};
+
+/// `struct malloc_type`.
+#[repr(C)]
+struct MallocType {
+    short: *const c_char,
+    long: *const c_char,
+    /// Null until it is used.
+    handle: AtomicPtr<Type>,
+}
+
+// SAFETY: the strings are constants of the program, and the handle is set atomically.
+unsafe impl Sync for MallocType {}
+
+impl MallocType {
+    const fn new(short: &'static CStr, long: &'static CStr) -> Self {
+        let handle = AtomicPtr::new(ptr::null_mut());
+        Self { short: short.as_ptr(), long: long.as_ptr(), handle }
+    }
+
+    fn get(&self) -> &Type {
+        let mut at = self.handle.load(Ordering::Acquire);
+        if at.is_null() {
+            // SAFETY: they are null or constants of the program.
+            let (short, long) = unsafe { (text(self.short), text(self.long)) };
+            let new = Type::new(short.as_deref().unwrap_or("?"), long.as_deref().unwrap_or(""));
+            let new = Box::into_raw(Box::new(new));
+            let null = ptr::null_mut();
+            match self.handle.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => at = new,
+                Err(other) => {
+                    // SAFETY: it is from a box, and nobody has seen it.
+                    unsafe { Box::from_raw(new) }.end();
+                    at = other;
+                }
+            }
+        }
+        // SAFETY: it stays until `malloc_uninit`, after which the caller uses the type no more.
+        unsafe { &*at }
+    }
+}
+
+#[unsafe(no_mangle)]
+static uma_freebsd_M_TEMP: MallocType = MallocType::new(c"temp", c"misc temporary data buffers");
+#[unsafe(no_mangle)]
+static uma_freebsd_M_CACHE: MallocType =
+    MallocType::new(c"cache", c"Various Dynamically allocated caches");
+#[unsafe(no_mangle)]
+static uma_freebsd_M_DEVBUF: MallocType = MallocType::new(c"devbuf", c"device driver memory");
+
+/// Runs `body` with the type, or reports that there is none.
+///
+/// # Safety
+///
+/// The type is null, or one of `MALLOC_DEFINE`.
+unsafe fn with<R>(
+    function: &'static str,
+    of: *const MallocType,
+    otherwise: R,
+    body: impl FnOnce(&Type) -> R,
+) -> R {
+    boundary(function, || {
+        // SAFETY: the caller says so.
+        match unsafe { of.as_ref() } {
+            Some(of) => body(of.get()),
+            None => {
+                SYSTEM.misuse(function, format_args!("the type is null"));
+                otherwise
+            }
+        }
+    })
+}
+
+fn flags(flags: c_int) -> M {
+    M::from_bits_retain(flags as u32)
+}
+
+/// # Safety
+///
+/// As [`with`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_malloc_init(of: *mut MallocType) {
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { with("malloc_init", of, (), |_| ()) }
+}
+
+/// # Safety
+///
+/// As [`with`]; the type is used no more.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_malloc_uninit(of: *mut MallocType) {
+    boundary("malloc_uninit", || {
+        // SAFETY: the caller's duty is passed on unchanged.
+        let Some(of) = (unsafe { of.as_ref() }) else { return };
+        let at = of.handle.swap(ptr::null_mut(), Ordering::AcqRel);
+        if !at.is_null() {
+            // SAFETY: it is from a box in `get`, and the caller uses it no more.
+            unsafe { Box::from_raw(at) }.end();
+        }
+    });
+}
+
+/// # Safety
+///
+/// As [`with`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_malloc(
+    size: usize,
+    of: *mut MallocType,
+    wait: c_int,
+) -> *mut c_void {
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { with("malloc", of, ptr::null_mut(), |of| malloc(size, of, flags(wait))) }
+}
+
+/// # Safety
+///
+/// As [`with`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_malloc_aligned(
+    size: usize,
+    align: usize,
+    of: *mut MallocType,
+    wait: c_int,
+) -> *mut c_void {
+    let null = ptr::null_mut();
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { with("malloc_aligned", of, null, |of| malloc_aligned(size, align, of, flags(wait))) }
+}
+
+/// Null, or a report with `M_WAITOK`, if the product overflows.
+///
+/// # Safety
+///
+/// As [`with`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_mallocarray(
+    count: usize,
+    size: usize,
+    of: *mut MallocType,
+    wait: c_int,
+) -> *mut c_void {
+    const NAME: &str = "mallocarray";
+    let body = |of: &Type| match count.checked_mul(size) {
+        Some(bytes) => malloc(bytes, of, flags(wait)),
+        None => {
+            SYSTEM.misuse(NAME, format_args!("{count} times {size} bytes overflow"));
+            ptr::null_mut()
+        }
+    };
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { with(NAME, of, ptr::null_mut(), body) }
+}
+
+/// # Safety
+///
+/// As [`with`] and [`free`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_free(at: *mut c_void, of: *mut MallocType) {
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { with("free", of, (), |of| free(at, of)) }
+}
+
+/// # Safety
+///
+/// As [`uma_freebsd_free`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_zfree(at: *mut c_void, of: *mut MallocType) {
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { with("zfree", of, (), |of| zfree(at, of)) }
+}
+
+/// # Safety
+///
+/// As [`with`] and [`realloc`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_realloc(
+    at: *mut c_void,
+    size: usize,
+    of: *mut MallocType,
+    wait: c_int,
+) -> *mut c_void {
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { with("realloc", of, ptr::null_mut(), |of| realloc(at, size, of, flags(wait))) }
+}
+
+/// # Safety
+///
+/// As [`with`] and [`reallocf`].
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_reallocf(
+    at: *mut c_void,
+    size: usize,
+    of: *mut MallocType,
+    wait: c_int,
+) -> *mut c_void {
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { with("reallocf", of, ptr::null_mut(), |of| reallocf(at, size, of, flags(wait))) }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn uma_freebsd_malloc_usable_size(at: *const c_void) -> usize {
+    boundary("malloc_usable_size", || malloc_usable_size(at))
+}
+
+/// `struct uma_freebsd_malloc_stats`.
+#[repr(C)]
+struct Stats {
+    allocs: u64,
+    frees: u64,
+    bytes: u64,
+    high: u64,
+    sizes: u64,
+}
+
+/// # Safety
+///
+/// As [`with`]; there is room for the figures.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn uma_freebsd_malloc_type_stats(of: *mut MallocType, into: *mut Stats) {
+    const NAME: &str = "uma_freebsd_malloc_type_stats";
+    let body = |of: &Type| {
+        let stats = of.stats();
+        let (allocs, frees, bytes) = (stats.allocs, stats.frees, stats.bytes);
+        let (high, sizes) = (stats.high, stats.sizes);
+        // SAFETY: the caller says that there is room.
+        unsafe { into.write(Stats { allocs, frees, bytes, high, sizes }) };
+    };
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { with(NAME, of, (), body) }
+}

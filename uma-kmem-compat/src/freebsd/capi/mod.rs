@@ -1,0 +1,59 @@
+//! The C functions: `uma/freebsd/uma.h`, `uma/freebsd/smr.h` and `uma/freebsd/malloc9.h`.
+
+mod create;
+mod items;
+mod malloc;
+mod settings;
+mod smr;
+mod stat;
+
+use super::{SYSTEM, Smr, Zone};
+use crate::common::{BadHandle, Handle, Handles};
+
+/// `struct uma_zone`, as C has it.
+type ZoneHandle = Handle<Zone>;
+/// `struct smr`, as C has it.
+type SmrHandle = Handle<Smr>;
+
+static ZONES: Handles<Zone, { u16::from_le_bytes(*b"fz") }> = Handles::new();
+static SMRS: Handles<Smr, { u16::from_le_bytes(*b"fs") }> = Handles::new();
+
+/// Something is wrong with a handle that was given to `function`.
+#[cold]
+fn bad(function: &'static str, what: &'static str, fault: BadHandle) {
+    SYSTEM.misuse(function, format_args!("bad {what}: {fault}"));
+}
+
+/// The zone of a handle, or a report.
+///
+/// # Safety
+///
+/// As [`Handles::get`].
+#[inline]
+unsafe fn zone<'a>(function: &'static str, handle: *const ZoneHandle) -> Option<&'a Zone> {
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { ZONES.get(handle) }.map_err(|fault| bad(function, "zone", fault)).ok()
+}
+
+/// The SMR of a handle, or a report.
+///
+/// # Safety
+///
+/// As [`Handles::get`].
+#[inline]
+unsafe fn smr<'a>(function: &'static str, handle: *const SmrHandle) -> Option<&'a Smr> {
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { SMRS.get(handle) }.map_err(|fault| bad(function, "smr", fault)).ok()
+}
+
+/// Whether nothing was allocated from a zone, or a report.
+fn cold(function: &'static str, zone: &Zone) -> bool {
+    let cold = zone.is_cold();
+    if !cold {
+        SYSTEM.misuse(
+            function,
+            format_args!("zone \"{}\" was used already, so this cannot be changed", zone.name()),
+        );
+    }
+    cold
+}

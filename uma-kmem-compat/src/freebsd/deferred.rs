@@ -1,0 +1,177 @@
+//! Items of an SMR zone that were freed while somebody may still look at them, and the thread that reclaims.
+//!
+//! ```text
+//!   zfree_smr --> [ batch ] --full: advance--> [batch, goal] [batch, goal] ... --goal past--> free, with dtor
+//! ```
+//!
+//! Whoever fills a batch also frees those whose time has come; an allocation that finds nothing does so too, and if it
+//! may wait it waits for readers first. While somebody sleeps at the zone's limit nothing is deferred: who frees waits
+//! for the readers himself, as in FreeBSD.
+//!
+//! The lock is a leaf: items go back to the zone, and readers are waited for, without it.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use uma::core::Item;
+
+use super::Smr;
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+
+/// Items in a batch.
+const BATCH: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Deferred {
+    pub(super) smr: Smr,
+    state: Mutex<State>,
+    /// Items that wait.
+    count: AtomicU64,
+    /// Allocations that are about to sleep, or do.
+    waiting: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    batch: Vec<Item>,
+    /// In the order of their goals.
+    stamped: VecDeque<(u64, Vec<Item>)>,
+}
+
+impl Deferred {
+    pub(super) fn new(smr: Smr) -> Self {
+        Self {
+            smr,
+            state: Mutex::new(State::default()),
+            count: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock unwinds half way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Items that were freed and are not yet back in the zone.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Defers a free. What may be freed now goes to `free`.
+    pub(super) fn push(&self, item: Item, free: impl Fn(Item)) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.state();
+        state.batch.push(item);
+        let full = state.batch.len() >= BATCH;
+        if full {
+            self.stamp(&mut state);
+        }
+        drop(state);
+        // After the lock was had: a waiter that has looked at the batches before us is seen here.
+        if self.waiting.load(Ordering::SeqCst) != 0 {
+            self.flush(true, free);
+        } else if full {
+            self.expire(&free);
+        }
+    }
+
+    fn stamp(&self, state: &mut State) {
+        if !state.batch.is_empty() {
+            let batch = core::mem::take(&mut state.batch);
+            state.stamped.push_back((self.smr.advance(), batch));
+        }
+    }
+
+    /// Frees the batches whose time has come.
+    fn expire(&self, free: &impl Fn(Item)) {
+        loop {
+            let mut state = self.state();
+            let due = state.stamped.front().is_some_and(|(goal, _)| self.smr.poll(*goal));
+            let batch = if due { state.stamped.pop_front() } else { None };
+            drop(state);
+            let Some((_, batch)) = batch else { return };
+            self.give(batch, free);
+        }
+    }
+
+    fn give(&self, batch: Vec<Item>, free: &impl Fn(Item)) {
+        /// What a dtor that unwinds leaves is due later.
+        struct Rest<'a>(&'a Deferred, Vec<Item>);
+
+        impl Drop for Rest<'_> {
+            fn drop(&mut self) {
+                if !self.1.is_empty() {
+                    self.0.state().stamped.push_front((0, core::mem::take(&mut self.1)));
+                }
+            }
+        }
+
+        let mut rest = Rest(self, batch);
+        while let Some(item) = rest.1.pop() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            free(item);
+        }
+    }
+
+    /// Frees what is due, or with `wait` everything, after the readers have ended.
+    pub(super) fn flush(&self, wait: bool, free: impl Fn(Item)) {
+        let mut state = self.state();
+        self.stamp(&mut state);
+        if !wait {
+            drop(state);
+            return self.expire(&free);
+        }
+        let all = core::mem::take(&mut state.stamped);
+        drop(state);
+        // The last goal is the latest, and one wait serves all.
+        if let Some((goal, _)) = all.back() {
+            self.smr.wait(*goal);
+        }
+        for (_, batch) in all {
+            self.give(batch, &free);
+        }
+    }
+
+    /// Does something that may sleep for want of an item: nobody defers meanwhile.
+    pub(super) fn while_waiting<R>(&self, free: impl Fn(Item), then: impl FnOnce() -> R) -> R {
+        struct Waits<'a>(&'a AtomicUsize);
+
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _waits = Waits(&self.waiting);
+        self.flush(true, free);
+        then()
+    }
+}
+
+/// Whether somebody wants memory reclaimed.
+static WANTED: Mutex<bool> = Mutex::new(false);
+static WAKE: Condvar = Condvar::new();
+
+/// Wakes `uma_reclaim_worker` (`uma_reclaim_wakeup`).
+pub(super) fn wake_worker() {
+    *WANTED.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    WAKE.notify_one();
+}
+
+/// Reclaims whenever it is woken, at most once a second, for ever (`uma_reclaim_worker`).
+#[cfg(feature = "capi")]
+pub(super) fn worker(reclaim: impl Fn()) -> ! {
+    loop {
+        let mut wanted = WANTED.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*wanted {
+            wanted = WAKE.wait(wanted).unwrap_or_else(PoisonError::into_inner);
+        }
+        *wanted = false;
+        drop(wanted);
+        reclaim();
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}

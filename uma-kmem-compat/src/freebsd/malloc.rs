@@ -1,0 +1,213 @@
+//! malloc(9): memory of any size, of a type.
+
+use core::ffi::c_void;
+use core::ptr::{self, NonNull};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use uma::core::{AllocError, Reclaim};
+use uma_malloc::{Malloc, MallocError, MallocFault, MallocType, Misuse, SizeClasses, TypeStats};
+
+use super::pages::Surroundings;
+use super::{M, SYSTEM, WAITOK};
+
+/// All memory of malloc(9).
+static HEAP: Malloc<Surroundings> =
+    Malloc::new_in("malloc", SizeClasses::MALLOC9, Surroundings::COMMON);
+
+/// The types there are, for `vmstat -m`.
+static TYPES: Mutex<Vec<Type>> = Mutex::new(Vec::new());
+
+/// A type of memory (`struct malloc_type`). Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Type(Arc<Described>);
+
+#[derive(Debug)]
+struct Described {
+    counters: MallocType,
+    description: Box<str>,
+}
+
+impl Type {
+    /// Lists a type (`MALLOC_DEFINE`, `malloc_init`) until it is [ended](Self::end).
+    pub fn new(name: &str, description: &str) -> Self {
+        let counters = MallocType::new(name, "");
+        let new = Self(Arc::new(Described { counters, description: description.into() }));
+        TYPES.lock().unwrap_or_else(PoisonError::into_inner).push(new.clone());
+        new
+    }
+
+    /// Its name, as far as it fits into 31 bytes.
+    pub fn name(&self) -> &str {
+        self.0.counters.name().as_str()
+    }
+
+    /// What it is for.
+    pub fn description(&self) -> &str {
+        &self.0.description
+    }
+
+    /// Its figures.
+    pub fn stats(&self) -> TypeStats {
+        self.0.counters.stats()
+    }
+
+    /// Takes it off the list (`malloc_uninit`). Memory of it that is in use is reported, and stays.
+    pub fn end(&self) {
+        let mut types = TYPES.lock().unwrap_or_else(PoisonError::into_inner);
+        types.retain(|other| !Arc::ptr_eq(&other.0, &self.0));
+        drop(types);
+        let stats = self.stats();
+        if stats.used() != 0 {
+            let (name, used, bytes) = (self.name(), stats.used(), stats.bytes);
+            SYSTEM.report(
+                "malloc_uninit",
+                format_args!("type \"{name}\" leaked {used} allocations of {bytes} bytes"),
+            );
+        }
+    }
+}
+
+/// The types that are listed, in the order in which they were.
+pub fn types() -> Vec<Type> {
+    TYPES.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn is_shortage(error: &MallocError) -> bool {
+    matches!(error.fault, MallocFault::Alloc(AllocError::Pages(_) | AllocError::Metadata))
+}
+
+fn insist(
+    function: &str,
+    flags: M,
+    attempt: impl Fn() -> Result<NonNull<u8>, MallocError>,
+) -> *mut c_void {
+    let mut result = attempt();
+    let waits = flags.request().may_wait();
+    if waits && result.as_ref().is_err_and(is_shortage) {
+        uma::reclaim(Reclaim::DrainCpu);
+        result = attempt();
+    }
+    match result {
+        Ok(at) => at.as_ptr().cast(),
+        Err(error) => {
+            if waits && WAITOK.get() == "abort" {
+                SYSTEM.fatal(function, format_args!("M_WAITOK, but {error}"));
+            }
+            ptr::null_mut()
+        }
+    }
+}
+
+/// Memory of `size` bytes (malloc(9)), or null. With [`M::WAITOK`] it is not null, or the process ends; see
+/// `freebsd.waitok`. It is aligned to its size class up to a page if that is a power of two, else to 8 bytes. 0
+/// bytes are as good as 16.
+pub fn malloc(size: usize, of: &Type, flags: M) -> *mut c_void {
+    let request = flags.request();
+    insist("malloc", flags, || HEAP.alloc_type(size, &of.0.counters, request))
+}
+
+/// [`malloc`] at an alignment, a power of two (`malloc_aligned`).
+#[cfg(feature = "capi")]
+pub(super) fn malloc_aligned(size: usize, align: usize, of: &Type, flags: M) -> *mut c_void {
+    let request = flags.request();
+    insist("malloc_aligned", flags, || {
+        let at = HEAP.alloc_aligned(size, align, request)?;
+        of.0.counters.allocated(HEAP.usable_size(at).unwrap_or(size));
+        Ok(at)
+    })
+}
+
+#[cold]
+fn refused(function: &str, misuse: Misuse) {
+    SYSTEM.misuse(function, format_args!("{misuse}"));
+}
+
+/// Frees memory (free(9)). Null is nothing; what is no memory of [`malloc()`] in use is misuse.
+///
+/// # Safety
+///
+/// If it is memory in use, it is used no more.
+pub unsafe fn free(at: *mut c_void, of: &Type) {
+    let Some(at) = NonNull::new(at.cast::<u8>()) else { return };
+    // SAFETY: the caller's duty is passed on unchanged.
+    if let Err(misuse) = unsafe { HEAP.try_free_type(at, &of.0.counters) } {
+        refused("free", misuse);
+    }
+}
+
+/// Zeroes memory and frees it (`zfree`).
+///
+/// # Safety
+///
+/// As [`free`].
+#[cfg(feature = "capi")]
+pub(super) unsafe fn zfree(at: *mut c_void, of: &Type) {
+    let Some(item) = NonNull::new(at.cast::<u8>()) else { return };
+    match HEAP.usable_size(item) {
+        Ok(size) => {
+            for offset in 0..size {
+                // SAFETY: the memory is the caller's, who gives it up. Volatile, because nobody seems to read it.
+                unsafe { item.add(offset).write_volatile(0) };
+            }
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { free(at, of) };
+        }
+        Err(misuse) => refused("zfree", misuse),
+    }
+}
+
+/// Changes the size of memory and returns where it is now, or null: then it is as it was (realloc(9)). Of null it
+/// makes new memory.
+///
+/// # Safety
+///
+/// As [`free`], for memory that has moved.
+pub unsafe fn realloc(at: *mut c_void, size: usize, of: &Type, flags: M) -> *mut c_void {
+    const NAME: &str = "realloc";
+    let Some(item) = NonNull::new(at.cast::<u8>()) else { return malloc(size, of, flags) };
+    let old = match HEAP.usable_size(item) {
+        Ok(old) => old,
+        Err(misuse) => {
+            refused(NAME, misuse);
+            return ptr::null_mut();
+        }
+    };
+    let request = flags.request();
+    // SAFETY: the caller's duty is passed on unchanged.
+    let attempt = || unsafe { HEAP.realloc_type(item, size, &of.0.counters, request) };
+    let new = insist(NAME, flags, attempt);
+    if flags.contains(M::ZERO)
+        && let Some(new) = NonNull::new(new.cast::<u8>())
+        && new != item
+    {
+        let now = HEAP.usable_size(new).unwrap_or(size);
+        if now > old {
+            // SAFETY: the memory is the caller's, and has so many bytes.
+            unsafe { new.add(old).write_bytes(0, now - old) };
+        }
+    }
+    new
+}
+
+/// [`realloc`] that frees the memory if it fails (`reallocf`).
+///
+/// # Safety
+///
+/// As [`free`].
+pub unsafe fn reallocf(at: *mut c_void, size: usize, of: &Type, flags: M) -> *mut c_void {
+    // SAFETY: the caller's duty is passed on unchanged; it is as it was if that fails.
+    unsafe {
+        let new = realloc(at, size, of, flags);
+        if new.is_null() {
+            free(at, of);
+        }
+        new
+    }
+}
+
+/// How many bytes of it may be used (`malloc_usable_size`). 0 of null, and of what is no memory of [`malloc()`], which
+/// is misuse.
+pub fn malloc_usable_size(at: *const c_void) -> usize {
+    let Some(at) = NonNull::new(at.cast_mut().cast::<u8>()) else { return 0 };
+    HEAP.usable_size(at).map_err(|misuse| refused("malloc_usable_size", misuse)).unwrap_or(0)
+}
