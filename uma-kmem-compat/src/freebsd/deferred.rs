@@ -12,7 +12,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use uma::core::Item;
 
@@ -172,6 +171,6 @@ pub(super) fn worker(reclaim: impl Fn()) -> ! {
         *wanted = false;
         drop(wanted);
         reclaim();
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(std::time::Duration::from_secs(1));
     }
 }

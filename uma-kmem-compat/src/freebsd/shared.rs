@@ -26,7 +26,9 @@ pub(super) struct Shared {
     /// What C holds the zone by, or null.
     pub(super) handle: AtomicPtr<core::ffi::c_void>,
     /// What C holds its SMR by, or null; and whether that ends with the zone.
+    #[cfg(feature = "capi")]
     pub(super) smr: AtomicPtr<core::ffi::c_void>,
+    #[cfg(feature = "capi")]
     pub(super) owns_smr: AtomicBool,
     pub(super) init: Slot<Init, Init2002>,
     pub(super) fini: Slot<Fini>,
@@ -59,7 +61,9 @@ impl Shared {
         let shared = Self {
             size: c_int::try_from(size).unwrap_or(c_int::MAX),
             handle: AtomicPtr::new(ptr::null_mut()),
+            #[cfg(feature = "capi")]
             smr: AtomicPtr::new(ptr::null_mut()),
+            #[cfg(feature = "capi")]
             owns_smr: AtomicBool::new(false),
             init: Slot::empty(),
             fini: Slot::empty(),

@@ -643,6 +643,7 @@ impl Zone {
             }
     }
 
+    #[cfg(feature = "capi")]
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }
