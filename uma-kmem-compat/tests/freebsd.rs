@@ -19,7 +19,7 @@ fn bad_descriptions_say_what_is_wrong() {
     let none = ZoneFlags::empty();
     assert_eq!(fault(0, 7, none), ConfigFault::ZeroSize);
     assert_eq!(fault(64, 8, none), ConfigFault::BadAlign);
-    assert!(matches!(fault(1 << 30, 7, none), ConfigFault::SizeTooLarge(_)));
+    assert!(matches!(fault(1 << 40, 7, none), ConfigFault::SizeTooLarge(_)));
     assert!(matches!(
         fault(64, 7, ZoneFlags::FIRSTTOUCH | ZoneFlags::ROUNDROBIN),
         ConfigFault::Conflict(..)

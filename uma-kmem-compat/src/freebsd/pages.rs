@@ -157,11 +157,14 @@ fn call(
     let handle = shared.handle.load(Ordering::Acquire);
     let wait = M::of(request) | M::ZERO.bits() as core::ffi::c_int;
     let mut flag = 0;
-    // SAFETY: whoever set the function vouches for it; slabs are far below 2 GiB.
+    // SAFETY: whoever set the function vouches for it.
     let memory = unsafe {
         match allocf {
             Era::Today(allocf) => allocf(handle, bytes, 0, &raw mut flag, wait),
-            Era::Old(allocf) => allocf(handle, bytes as core::ffi::c_int, &raw mut flag, wait),
+            Era::Old(allocf) => {
+                let bytes = core::ffi::c_int::try_from(bytes).ok()?;
+                allocf(handle, bytes, &raw mut flag, wait)
+            }
         }
     };
     Some((NonNull::new(memory.cast())?, flag))
