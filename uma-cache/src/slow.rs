@@ -80,7 +80,10 @@ impl<'a> Busy<'a> {
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(Self::NOW, Ordering::SeqCst);
+        // Not counted any more, if a hook has forked meanwhile and this is the copy.
+        if Self::none(self.0.fetch_sub(Self::NOW, Ordering::SeqCst)) {
+            self.0.fetch_add(Self::NOW, Ordering::SeqCst);
+        }
     }
 }
 

@@ -207,7 +207,8 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
         Ok(charged)
     }
 
-    /// Waits for room for `need` units. `flush` runs once, after the caller has its place in the queue.
+    /// Waits for room for `need` units. `flush` runs once, after the caller has its place in the queue; and
+    /// once more in the copy of a process that `flush` itself has made, where the queue begins anew.
     /// `sleeps` counts those who really sleep.
     ///
     /// # Errors
@@ -220,14 +221,29 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
         sleeps: &AtomicU64,
         flush: &mut dyn FnMut(),
     ) -> Result<(), AllocError> {
+        while !self.wait_here(need, deadline, sleeps, flush)? {}
+        Ok(())
+    }
+
+    /// The same, in one process. Returns `false` if this is the copy of the one in which it began.
+    fn wait_here(
+        &self,
+        need: u64,
+        deadline: Deadline,
+        sleeps: &AtomicU64,
+        flush: &mut dyn FnMut(),
+    ) -> Result<bool, AllocError> {
         let node = Node::new(need, Some(Wake::Thread(self.sleep.waker())));
         // SAFETY: the node is in no list; it stays in this frame, and the guard below withdraws it
         // before the frame ends, also by unwinding.
         if unsafe { self.enlist(&node)? } {
-            return Ok(());
+            return Ok(true);
         }
         let place = Place { gate: self, node: &node };
         flush();
+        if self.queue.lock().is_forgotten(&node) {
+            return Ok(false);
+        }
         if node.state() == State::Listed {
             sleeps.fetch_add(1, Ordering::Relaxed);
         }
@@ -242,7 +258,7 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
             self.sleep.sleep(deadline);
         }
         core::mem::forget(place);
-        if node.state() == State::Granted { Ok(()) } else { Err(AllocError::Limit) }
+        if node.state() == State::Granted { Ok(true) } else { Err(AllocError::Limit) }
     }
 
     /// Leaves the queue. Returns `false` if it was too late: then something else has become of the node.

@@ -282,7 +282,8 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
             // SAFETY: the first member that was told took both locks, and until now nobody let go.
             unsafe {
                 if process == Process::Copy {
-                    // Whoever visited a member, or was about to fail, is in the original.
+                    // Whoever visited a member, or was about to fail, is in the original; but for this thread,
+                    // if it forked out of a hook.
                     group.hungry.store(0, Ordering::SeqCst);
                     (*group.members.data_ptr()).no_visitors();
                 }
@@ -325,7 +326,10 @@ impl<'a> Hungry<'a> {
 
 impl Drop for Hungry<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        // Not counted any more, if a hook has forked meanwhile and this is the copy.
+        if self.0.fetch_sub(1, Ordering::SeqCst) == 0 {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -597,6 +601,14 @@ struct Links {
     settle: Option<Settle>,
 }
 
+impl Links {
+    /// A visitor leaves: one who is not counted any more if it is the copy of a process that a member's hook
+    /// has made.
+    const fn uncount(&mut self) {
+        self.visitors = self.visitors.saturating_sub(1);
+    }
+}
+
 impl Member {
     const_unless_modelled! {
         const fn new() -> Self {
@@ -684,7 +696,7 @@ impl<L: RawMutex> Visit<'_, L> {
             let next = match self.at.as_ref() {
                 Some(member) => {
                     let links = &mut *member.0.get();
-                    links.visitors -= 1;
+                    links.uncount();
                     links.next
                 }
                 None => list.first,
@@ -703,7 +715,7 @@ impl<L: RawMutex> Drop for Visit<'_, L> {
         // SAFETY: as in `advance`.
         if let Some(member) = unsafe { self.at.as_ref() } {
             // SAFETY: under the lock.
-            unsafe { (*member.0.get()).visitors -= 1 };
+            unsafe { (*member.0.get()).uncount() };
         }
     }
 }

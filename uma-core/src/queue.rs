@@ -147,6 +147,11 @@ impl<W> List<W> {
         node.state() == State::Listed && unsafe { *node.era.get() } == self.era
     }
 
+    /// Whether the node waits in the list of an earlier era, where nobody will find it.
+    pub(crate) fn is_forgotten(&self, node: &Node<W>) -> bool {
+        node.state() == State::Listed && !self.has(node)
+    }
+
     /// Takes a node out, or does nothing if it is not in the list (any more). Returns whether it was.
     pub(crate) fn withdraw(&mut self, node: &Node<W>) -> bool {
         let listed = self.has(node);

@@ -360,6 +360,10 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         let pads = O::pads(source).copied().unwrap_or(Pads::none(source.layout()));
         // Red zones are where there is room for them.
         let hardening = hardening.red_zones(pads.outer().size() != pads.item().size());
+        // Memory between guard pages has not been through the hooks of a source below, lies in no slab, and
+        // has one copy.
+        let in_slabs = ZoneFlags::ZINIT | ZoneFlags::NOFREE | ZoneFlags::PCPU;
+        let sampled = !O::keeps_state(source) && !self.flags().intersects(in_slabs);
         let subject = Subject {
             zone: self.config.name,
             pads,
@@ -370,7 +374,9 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             no_touch: self.config.slab.is_some_and(|slab| slab.is_no_touch())
                 || self.flags().contains(ZoneFlags::NOTOUCH),
         };
-        let edge = Edge::new(subject, hardening, &self.platform, self.config.on_misuse);
+        let sampled = sampled && !subject.no_touch;
+        let on_misuse = self.config.on_misuse;
+        let edge = Edge::new(subject, hardening, &self.platform, on_misuse, sampled);
         let edge = edge.ok_or(ConfigFault::NoMemory)?;
         let layout = Layout::new::<Edge<P>>();
         let memory = self.platform.metadata().alloc_meta(layout).ok_or(ConfigFault::NoMemory)?;

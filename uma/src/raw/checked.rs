@@ -67,16 +67,18 @@ pub(super) struct Edge<P: Platform> {
 }
 
 impl<P: Platform> Edge<P> {
-    /// Checks for a zone, or `None` if there is no memory for them.
+    /// Checks for a zone, or `None` if there is no memory for them. `sampled` if memory from elsewhere is as
+    /// good as an item from the zone's source.
     pub(super) fn new(
         subject: Subject,
         hardening: Hardening,
         platform: &P,
         on_misuse: Option<fn(&Report<'_>) -> Verdict>,
+        sampled: bool,
     ) -> Option<Self> {
         let item = subject.pads.item();
         let witness = ZoneWitness { platform: platform.clone(), on_misuse };
-        let one_in = if subject.no_touch { 0 } else { hardening.one_in() };
+        let one_in = if sampled { hardening.one_in() } else { 0 };
         Some(Self {
             checks: Checks::new(subject, hardening, platform.metadata(), witness)?,
             pool: GuardPool::new(platform.pages(), item, one_in),

@@ -487,7 +487,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         },
         visit_cpus: |core, each| {
             // SAFETY: as above.
-            let core = unsafe { &*core.cast::<Core<P, H>>() };
+            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
             core.zone.source().visit_cpus(each);
         },
         reclaim: |core, mode| {

@@ -1,0 +1,114 @@
+//! What holds for zones of every kind: with slabs of their own, on those of another, over a source.
+
+use std::alloc::Layout;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use uma::core::{FnHooks, Hooks, Item, NoHooks, Refused, Request};
+use uma::debug::Hardening;
+use uma::{Host, Origin, Platform, RawZone, Reclaim, ZoneFlags};
+
+const ITEM: Layout = Layout::new::<[u64; 4]>();
+
+/// What the CPUs of a zone hold, as the registry shows it.
+fn on_cpus(name: &str) -> u64 {
+    let mut sum = 0;
+    Host.registry().visit(&mut |zone| {
+        if zone.name().as_str() == name {
+            zone.visit_cpus(&mut |_, items| sum += items);
+        }
+    });
+    sum
+}
+
+fn shows_its_cpus<O: Origin<Host>>(zone: &RawZone<Host, NoHooks, O>) {
+    let items: Vec<Item> = (0..3).map(|_| zone.alloc(Request::NOWAIT).unwrap()).collect();
+    // SAFETY: they came from this zone and are not used any more.
+    items.into_iter().for_each(|item| unsafe { zone.free(item) });
+    // What is in the depot goes, and all that is left is on CPUs.
+    zone.reclaim(Reclaim::Drain);
+    let name = zone.name().as_str();
+    assert!(on_cpus(name) >= 1, "{name}");
+    assert_eq!(on_cpus(name), zone.stats().cached, "{name}");
+}
+
+#[test]
+fn every_kind_shows_its_cpus() {
+    static BELOW: RawZone = RawZone::builder("kinds below", ITEM).lazy();
+    let own = RawZone::builder("kinds own", ITEM).bucket(8).build().unwrap();
+    let second = own.secondary("kinds second").bucket(8).build().unwrap();
+    let over = RawZone::over("kinds over", &BELOW).bucket(8).build().unwrap();
+    shows_its_cpus(&own);
+    shows_its_cpus(&second);
+    shows_its_cpus(&over);
+}
+
+/// All items lie between guard pages, if they may.
+const SAMPLED: Hardening = Hardening::sampled(1);
+
+#[test]
+fn copies_for_each_cpu_are_there_whatever_is_sampled() {
+    let zone = RawZone::builder("kinds pcpu", ITEM).flags(ZoneFlags::PCPU).hardening(SAMPLED);
+    let zone = zone.build().unwrap();
+    for _ in 0..3 {
+        let item = zone.alloc_pcpu(Request::NOWAIT.zeroed()).unwrap();
+        for cpu in 0..zone.pcpu_copies() {
+            let copy = zone.pcpu_copy(item, cpu).unwrap();
+            // SAFETY: it is ours until the item is freed.
+            unsafe { assert_eq!(copy.cast::<[u64; 4]>().read(), [0; 4]) };
+        }
+        // SAFETY: it came from this zone and is not used any more.
+        unsafe { zone.free(item) };
+    }
+}
+
+#[test]
+fn items_of_a_zone_that_keeps_its_slabs_stay_readable_whatever_is_sampled() {
+    let zone = RawZone::builder("kinds nofree", ITEM).flags(ZoneFlags::NOFREE).hardening(SAMPLED);
+    let zone = zone.build().unwrap();
+    let item = zone.alloc(Request::NOWAIT).unwrap();
+    // SAFETY: it came from this zone; and what was an item once is one as long as there is the zone.
+    unsafe {
+        item.cast::<AtomicU64>().as_ref().store(7, Ordering::Relaxed);
+        zone.free(item);
+        item.cast::<AtomicU64>().as_ref().load(Ordering::Relaxed);
+    }
+}
+
+/// Hooks by which an item is marked when it enters the caches.
+fn marking() -> FnHooks {
+    unsafe fn mark(_: *mut (), item: Item, _: Request) -> Result<(), Refused> {
+        // SAFETY: the zone's items have room for it.
+        unsafe { item.cast::<u64>().write(0x1234) };
+        Ok(())
+    }
+    FnHooks { init: Some(mark), ..FnHooks::NONE }
+}
+
+/// Whether an item of the zone is marked.
+fn marked<H, O>(zone: &RawZone<Host, H, O>) -> bool
+where
+    H: Hooks + Clone + Send + Sync + 'static,
+    O: Origin<Host>,
+{
+    let item = zone.alloc(Request::NOWAIT).unwrap();
+    // SAFETY: it came from this zone, has been marked or is memory of the zone's own, and is given up.
+    unsafe {
+        let marked = item.cast::<u64>().read() == 0x1234;
+        zone.free(item);
+        marked
+    }
+}
+
+#[test]
+fn items_come_as_their_source_has_made_them_whatever_is_sampled() {
+    let primary = RawZone::builder("kinds primary", ITEM);
+    // SAFETY: the hooks suit the items.
+    let primary = unsafe { primary.hooks(marking()) }.build().unwrap();
+    assert!(marked(&primary));
+    let second = primary.secondary("kinds sampled second").hardening(SAMPLED).build().unwrap();
+    assert!(marked(&second), "an item that did not come through the init of the primary");
+
+    let below = Box::leak(Box::new(primary));
+    let over = RawZone::over("kinds sampled over", &*below).hardening(SAMPLED).build().unwrap();
+    assert!(marked(&over), "an item that did not come from the source");
+}
