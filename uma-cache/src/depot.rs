@@ -59,7 +59,7 @@ impl Depot {
         } else {
             // Nor so many of them, each with few items, that their own memory matters.
             self.full.items() + usize::from(bucket.count()) <= most
-                && (self.full.len() + 1) * capacity <= 2 * most
+                && (self.full.len() + 1) * capacity <= most.saturating_mul(2)
         };
         if !fits {
             return Err(bucket);
@@ -79,5 +79,30 @@ impl Depot {
     /// Items in all buckets.
     pub(crate) const fn items(&self) -> usize {
         self.full.items()
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use core::ptr::NonNull;
+
+    use uma_core::{Item, Request};
+    use uma_testkit::HeapMeta;
+
+    use super::*;
+
+    #[test]
+    fn a_depot_without_bounds() {
+        let metadata = HeapMeta::new();
+        let mut depot = Depot::new();
+        let mut bucket = Owned::new_in(&metadata, 2, Request::NOWAIT).unwrap();
+        let mut item = 0_u64;
+        // SAFETY: nobody uses the item.
+        assert!(unsafe { bucket.push(Item::new(NonNull::from(&mut item).cast())) });
+        bucket.harvest();
+        assert!(depot.put_bounded(bucket, usize::MAX).is_ok());
+        let mut bucket = depot.take_full().unwrap();
+        assert!(bucket.pop().is_some());
+        bucket.delete_in(&metadata);
     }
 }

@@ -182,9 +182,9 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
         let mut below = Held { from: self, end: Some(self), bytes: 0 };
         for group in self.path() {
             let fits = group.gate.charge(each, count);
-            // What is too much below goes back.
+            // What is too much below goes back; from the first group nothing does, however much was wanted.
             below.end = Some(group);
-            below.bytes = (count - fits) * each;
+            below.bytes = (count - fits).saturating_mul(each);
             below.give_back();
             if fits == 0 {
                 return 0;

@@ -4,7 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use std::mem::MaybeUninit;
 
-use uma_core::{Constructed, ItemSource, Name, Request, Zone};
+use uma_core::{
+    AllocError, Constructed, FnSource, Grouped, Item, ItemSource, LimitGroup, Name, NoSleep,
+    Request, Zone,
+};
 use uma_testkit::Fake;
 use uma_testkit::hooks::{CountingHooks, Hook};
 
@@ -58,4 +61,20 @@ fn an_init_refuses_and_then_a_fini_below_panics() {
     }
     above.assert_balanced();
     below.assert_balanced();
+}
+
+/// Items so large that the batch that was wanted has more bytes than can be counted.
+#[test]
+fn a_batch_that_no_group_has_room_for() {
+    unsafe fn import(_: *mut (), _: &mut [MaybeUninit<Item>], _: Request) -> usize {
+        0
+    }
+    unsafe fn release(_: *mut (), _: &[Item]) {}
+    let item = std::alloc::Layout::from_size_align(1 << (usize::BITS - 2), 1).unwrap();
+    // SAFETY: there are no items.
+    let none = unsafe { FnSource::new(item, std::ptr::null_mut(), import, release) };
+    let group = LimitGroup::<RawMutex, _>::new("group", None, NoSleep);
+    let grouped = Grouped::new(none, Some(&group));
+    let imported = grouped.import(&mut [MaybeUninit::uninit(); 8], Request::NOWAIT);
+    assert_eq!((imported, group.bytes()), (Err(AllocError::GroupLimit), 0));
 }

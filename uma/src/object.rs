@@ -279,7 +279,10 @@ impl<T, O, P: Platform> ObjectCacheBuilder<T, O, P> {
 
     /// Counts the memory of objects in a group; what they own elsewhere does not count. See
     /// [`RawZoneBuilder::group`].
-    pub fn group(mut self, group: &'static GroupIn<P>) -> Self {
+    pub fn group(mut self, group: &'static GroupIn<P>) -> Self
+    where
+        P: 'static,
+    {
         self.raw = self.raw.group(group);
         self
     }

@@ -20,7 +20,8 @@ use crate::Registry;
 ///
 /// The methods of a platform and of all its clones always lead to the same pages, metadata and registry:
 /// what is taken through one handle is given back through another. Pages, metadata and what `cpus` leads
-/// to live as long as the registry does, since a zone that is forgotten instead of dropped stays in it.
+/// to live as long as the registry does, since a zone that is forgotten instead of dropped stays in it. Of a
+/// platform that is `'static` they live as long as any handle of it, since such a zone stays in its group, too.
 ///
 /// # Example
 ///

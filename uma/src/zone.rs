@@ -278,7 +278,10 @@ impl<T, P: Platform> ZoneBuilder<T, P> {
     }
 
     /// Counts the zone's items in a group. See [`RawZoneBuilder::group`].
-    pub const fn group(self, group: &'static GroupIn<P>) -> Self {
+    pub const fn group(self, group: &'static GroupIn<P>) -> Self
+    where
+        P: 'static,
+    {
         Self { raw: self.raw_parts().group(group), values: PhantomData }
     }
 

@@ -186,7 +186,7 @@ static HITS: AtomicUsize = AtomicUsize::new(0);
 
 #[test]
 fn an_action_is_told_which_limit() {
-    let machine = Machine::new();
+    let machine: &'static Machine = Box::leak(Box::new(Machine::new()));
     let group: &'static GroupIn<On<'_>> = Box::leak(Box::new(GroupIn::<On<'_>>::new(
         "group",
         std::num::NonZeroU64::new(64),

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use uma::{Host, Platform, Reclaim, Zone};
+use uma::{AtLimit, Host, Platform, Reclaim, Zone};
 
 /// Ends this process if it takes too long, as a copy does that waits for a thread it does not have.
 fn soon(seconds: u32) {
@@ -76,4 +76,34 @@ fn a_fork_out_of_a_visit() {
         }
     });
     assert_eq!(status, Some(0));
+}
+
+/// An action that runs on another thread when the process is copied does not run in the copy for ever.
+#[test]
+fn an_action_that_another_thread_is_in_runs_in_the_copy() {
+    static STEP: AtomicU8 = AtomicU8::new(0);
+    static ACT: fn(AtLimit) = |_| {
+        let step = STEP.fetch_add(1, Ordering::SeqCst);
+        let begin = Instant::now();
+        while step == 0
+            && STEP.load(Ordering::SeqCst) == 1
+            && begin.elapsed() < Duration::from_secs(30)
+        {
+            std::thread::yield_now();
+        }
+    };
+    let zone = Zone::<[u64; 6]>::builder("acts").max_items(1).maxaction(&ACT).build().unwrap();
+    let _only = zone.alloc([1; 6]).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(zone.try_alloc([2; 6]).is_err()));
+        while STEP.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        let status = in_a_copy(|| {
+            assert!(zone.try_alloc([3; 6]).is_err());
+            assert_eq!(STEP.load(Ordering::SeqCst), 2);
+        });
+        STEP.store(2, Ordering::SeqCst);
+        assert_eq!(status, 0, "the copy did not act");
+    });
 }

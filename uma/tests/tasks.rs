@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use uma::core::AllocError;
-use uma::{ObjectCache, Park, Zone, ZoneGroup};
+use uma::core::{AllocError, FnHooks, Item, Refused, Request};
+use uma::{ObjectCache, Park, RawZone, Zone, ZoneGroup};
 
 /// Counts how often a task was woken.
 #[derive(Default)]
@@ -297,4 +297,25 @@ fn many_tasks_and_cancellations() {
     assert_eq!(done + given_up, 4 * TASKS);
     assert_eq!((zone.stats().sleepers, zone.cur_items()), (0, 0));
     println!("{done} served, {given_up} gave up, {:?}", begin.elapsed());
+}
+
+/// What fails after a task has waited counts as a failure, as that of a thread does.
+#[test]
+fn a_failure_after_waiting_is_counted() {
+    static REFUSES: AtomicUsize = AtomicUsize::new(0);
+    unsafe fn init(_: *mut (), _: Item, _: Request) -> Result<(), Refused> {
+        if REFUSES.load(SeqCst) == 0 { Ok(()) } else { Err(Refused) }
+    }
+    let hooks = FnHooks { init: Some(init), ..FnHooks::NONE };
+    let zone = RawZone::builder("refuses", std::alloc::Layout::new::<u64>()).max_items(1).bucket(0);
+    // SAFETY: the hook touches nothing.
+    let zone = unsafe { zone.hooks(hooks) }.build().unwrap();
+    let item = zone.alloc(Request::NOWAIT).unwrap();
+    let mut task = Task::new(zone.alloc_async(Request::NOWAIT));
+    assert!(task.poll().is_none());
+    REFUSES.store(1, SeqCst);
+    // SAFETY: it came from this zone and is not used any more.
+    unsafe { zone.free(item) };
+    assert_eq!(task.poll().unwrap().unwrap_err().reason(), AllocError::Refused);
+    assert_eq!((zone.stats().fails, zone.cur_items()), (1, 0));
 }

@@ -104,6 +104,11 @@ impl Alarm {
         }
     }
 
+    /// In the copy of a process: whoever ran the action is in the original.
+    pub(super) fn nobody_acts(&self) {
+        self.acting.store(false, Ordering::Release);
+    }
+
     /// Whether it is time to warn again. Of several callers at once, one is told so.
     fn due(&self, now: u64, interval: u64) -> bool {
         let last = self.warned.load(Ordering::Relaxed);

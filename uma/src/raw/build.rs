@@ -198,8 +198,11 @@ impl<P: Platform, O> RawZoneBuilder<P, NoHooks, O> {
     ///
     /// # Safety
     ///
-    /// The hooks, and every clone of them, suit the zone: they touch no more of an item than its layout
-    /// has, ctor and dtor take a null `arg`, and they may run on any thread.
+    /// The hooks, and every clone of them, suit the zones that are built from this description, as it is in the
+    /// end: they touch no more of an item than its layout has, also if [`size_align`] is called after this;
+    /// ctor and dtor take a null `arg`; and they may run on any thread.
+    ///
+    /// [`size_align`]: RawZoneBuilder::size_align
     pub const unsafe fn hooks<N: Hooks + Clone + Send + Sync + 'static>(
         self,
         hooks: N,
@@ -309,7 +312,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         let layout = Layout::new::<Core<P, H, O>>();
         let memory = metadata.alloc_meta(layout).ok_or(ConfigFault::NoMemory)?;
         let core = memory.cast::<Core<P, H, O>>();
-        // SAFETY: the node enters a registry below only if `core` stays, and leaves it before `core`
+        // SAFETY: the node enters a registry below, when `core` is in place, and leaves it before `core`
         // goes; zones may be used from any thread, as the bounds of `Platform` and `H` have it.
         let node = unsafe { Node::new(core.as_ptr().cast(), Self::VTABLE, flags, primary) };
         // SAFETY: as for `Constructed` above.
@@ -318,6 +321,9 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         // SAFETY: the memory is ours and has the layout of a `Core`.
         unsafe { core.write(Core { zone, node, alarm, holders, edge }) };
         core::mem::forget(unmade);
+        // Before anybody can use it, so that no fork finds a zone in use that it does not know.
+        // SAFETY: the node is new and in place; `drop` takes it off the list, or we do below.
+        unsafe { platform.registry().add(&core.as_ref().node) };
 
         let (null, new) = (ptr::null_mut(), core.as_ptr());
         match self.core.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
@@ -327,8 +333,6 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
                 if edge.is_none() {
                     self.plain.store(new, Ordering::Release);
                 }
-                // SAFETY: the node is new and in place; `drop` takes it off the list.
-                unsafe { platform.registry().add(&core.node) };
                 // SAFETY: it is in place, and `drop` takes it out of the group.
                 unsafe { core.join_group() };
                 let slab = core.slabs().map(|slabs| slabs.slab_layout());
@@ -337,9 +341,13 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
                 Ok(core)
             }
             Err(other) => {
-                // SAFETY: nobody has seen our core; it was written just now, and its memory came
-                // from `alloc_meta` with this layout. The other one lives as above.
+                // SAFETY: nobody has seen our core but those whom the registry shows it to, no longer than
+                // until it is closed; its memory came from `alloc_meta` with this layout. The other one
+                // lives as above.
                 unsafe {
+                    let node = &core.as_ref().node;
+                    platform.registry().close(node, || platform.relax());
+                    platform.registry().remove(node);
                     core.drop_in_place();
                     metadata.free_meta(memory, layout);
                     drop(Unmade { zone: self, edge });

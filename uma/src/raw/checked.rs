@@ -547,6 +547,9 @@ unsafe impl<P: Platform, H: Hooks, O: Origin<P>> ItemSource for Core<P, H, O> {
     }
 
     unsafe fn postfork(&self, process: Process) {
+        if process == Process::Copy {
+            self.alarm.nobody_acts();
+        }
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe {
             self.zone.postfork(process);

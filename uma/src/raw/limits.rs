@@ -57,7 +57,12 @@ impl<P: Platform, H, O> RawZoneBuilder<P, H, O> {
 
     /// Counts the zone's items in a group, and those that the group is in. An item counts as its size
     /// rounded up to its alignment.
-    pub const fn group(mut self, group: &'static GroupIn<P>) -> Self {
+    ///
+    /// The platform is there for ever, since a zone that is forgotten instead of dropped stays in its group.
+    pub const fn group(mut self, group: &'static GroupIn<P>) -> Self
+    where
+        P: 'static,
+    {
         self.config.group = Some(GroupRef(NonNull::from_ref(group).cast()));
         self
     }

@@ -34,6 +34,7 @@ where
         let core = self.core().map_err(|reason| self.error(reason))?;
         let cache = core.zone.source();
         let error = |reason| self.error(reason);
+        let failed = |reason| self.error(core.zone.failed(reason));
         let item = match core.fetch(request, &mut || {}) {
             Ok(item) => item,
             Err(reason @ (AllocError::Limit | AllocError::GroupLimit)) => {
@@ -41,20 +42,19 @@ where
                 let limited = core.limit();
                 let grouped = limited.source();
                 // In this order, which is that of threads.
-                let place = limited.place(|| core.settle()).await.map_err(error)?;
-                let room = grouped.place(|| core.settle()).await.map_err(error)?;
+                let place = limited.place(|| core.settle()).await.map_err(failed)?;
+                let room = grouped.place(|| core.settle()).await.map_err(failed)?;
                 // SAFETY: the item comes from below the limit and the group, both of which have kept a place
                 // for it and are told so.
                 let item = unsafe {
                     cache.alloc_past(|_, flush| grouped.source().alloc_or_flush(request, flush))
                 };
-                let item = item.map_err(error)?;
+                let item = item.map_err(failed)?;
                 place.used();
                 room.used();
                 item
             }
-            // Once more, where failures are counted.
-            Err(_) => return core.alloc(request).map_err(error),
+            Err(reason) => return Err(failed(reason)),
         };
         if core.edge().is_none() {
             // SAFETY: it is the cache of this zone, which goes when the zone is dropped.
