@@ -24,15 +24,17 @@ const UNIT: u64 = 32;
 pub fn limits(program: &LimitProgram) {
     machine::reset();
     let config = &program.config;
-    let machine = Machine {
+    let whole = Box::into_raw(Box::new(Machine {
         pages: Fake::new(),
         metadata: HeapMeta::new(),
         cpus: 1 + usize::from(config.cpus) % 4,
         registry: Registry::new(),
-    };
+    }));
+    // SAFETY: it is freed below, when nothing uses it any more; likewise the groups.
+    let machine: &'static Machine = unsafe { &*whole };
     let bytes = |max: u8| NonZeroU64::new(u64::from(max) * UNIT);
     let outer = Box::into_raw(Box::new(Group::new("outer", bytes(config.groups[0]), Sleeper)));
-    // SAFETY: it is freed below, when nothing uses it any more; likewise the other.
+    // SAFETY: as above.
     let group = unsafe { &*outer };
     let inner = Group::within(group, "inner", bytes(config.groups[1]), Sleeper);
     let inner = Box::into_raw(Box::new(inner));
@@ -41,7 +43,7 @@ pub fn limits(program: &LimitProgram) {
     {
         let zones = [0, 1, 2].map(|index| {
             let layout = std::alloc::Layout::from_size_align(SIZES[index], 8).expect("it is fine");
-            let mut zone = RawZone::builder_in("limits", layout, On(&machine));
+            let mut zone = RawZone::builder_in("limits", layout, On(machine));
             zone = zone.bucket((config.bucket % 10).into()).group(groups[usize::from(index != 2)]);
             if config.items[index] != 0 {
                 zone = zone.max_items(config.items[index].into());
@@ -63,6 +65,8 @@ pub fn limits(program: &LimitProgram) {
     drop(unsafe { (Box::from_raw(inner), Box::from_raw(outer)) });
     assert_eq!(machine.pages.outstanding().runs, 0, "pages that did not come back");
     assert_eq!(machine.metadata.outstanding().runs, 0, "metadata that did not come back");
+    // SAFETY: as for the groups.
+    drop(unsafe { Box::from_raw(whole) });
 }
 
 struct Machine {
