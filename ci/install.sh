@@ -11,7 +11,7 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-uma-kmem-compat/install.sh --prefix "$work/usr" 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
+uma-kmem-compat/install.sh --prefix "$work/usr" --libumem 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
 export PKG_CONFIG_PATH=$work/usr/lib/pkgconfig
 cat >"$work/program.c" <<'PROGRAM'
 #include <uma/linux/slab.h>
@@ -36,4 +36,18 @@ readelf --wide --dynamic "$work/shared" | grep -q 'NEEDED.*libuma_kmem_compat\.s
 read -ra flags < <(pkg-config --cflags --libs --static uma_kmem_compat | sed 's/-luma_kmem_compat/-l:libuma_kmem_compat.a/')
 gcc -std=c11 -Wall -Wextra -Werror "$work/program.c" -o "$work/static" "${flags[@]}"
 "$work/static"
-echo "install.sh: ok: $(pkg-config --modversion uma_kmem_compat), shared and static"
+# A program for libumem, which knows nothing of this library.
+cat >"$work/umem.c" <<'PROGRAM'
+#include <umem.h>
+
+int main(void)
+{
+	void *memory = umem_alloc(100, UMEM_NOFAIL);
+
+	umem_free(memory, 100);
+	return memory == NULL;
+}
+PROGRAM
+gcc -std=c11 -Wall -Wextra -Werror "$work/umem.c" -o "$work/umem" -I"$work/usr/include" -L"$work/usr/lib" -lumem
+LD_LIBRARY_PATH=$work/usr/lib "$work/umem"
+echo "install.sh: ok: $(pkg-config --modversion uma_kmem_compat), shared and static, and -lumem"

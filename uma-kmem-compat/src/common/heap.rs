@@ -11,7 +11,8 @@
 //! The tag is made of a secret, the address and the size, so that no memory holds it by chance. Where there is no
 //! room for a whole one, 8 zero bytes take the place of what an earlier use may have left there. So a free with
 //! another size is found out, and so is most writing past the end; not found is, of sizes 1 to 7 bytes below
-//! that of their class, a free with the size of the class.
+//! that of their class, a free with the size of the class. A heap with guards finds that, too: it makes room for a
+//! whole tag everywhere.
 
 use core::ptr::NonNull;
 use std::hash::{BuildHasher, RandomState};
@@ -23,7 +24,7 @@ use uma_malloc::{Malloc, MallocError, MallocFault, SizeClasses};
 
 use super::System;
 use super::objects::{Pages, Shared, Surroundings};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes of a tag.
 const TAG: usize = 8;
@@ -33,6 +34,7 @@ pub(crate) struct Heap {
     malloc: Malloc<Surroundings>,
     system: &'static System,
     fails: AtomicU64,
+    guards: AtomicBool,
 }
 
 impl Heap {
@@ -44,7 +46,8 @@ impl Heap {
     ) -> Self {
         let surroundings = Surroundings::new(Pages::Heap(pages), system);
         let malloc = Malloc::new_in(name, classes, surroundings);
-        Self { malloc, system, fails: AtomicU64::new(0) }
+        let (fails, guards) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { malloc, system, fails, guards }
     }
 
     /// Memory of so many bytes, which are not 0, aligned as its class is, or to `align` if that is not 0.
@@ -54,9 +57,11 @@ impl Heap {
         align: usize,
         request: Request,
     ) -> Result<NonNull<u8>, AllocError> {
+        let guard = if self.guards.load(Ordering::Relaxed) { TAG } else { 0 };
+        let with = size.saturating_add(guard);
         let got = match align {
-            0 => self.malloc.alloc(size, request),
-            align => self.malloc.alloc_aligned(size, align, request),
+            0 => self.malloc.alloc(with, request),
+            align => self.malloc.alloc_aligned(with, align, request),
         };
         match got {
             Ok(at) => {
@@ -158,6 +163,11 @@ impl Heap {
                 ),
             ),
         }
+    }
+
+    /// From now on there is a whole tag behind everything.
+    pub(crate) fn guard(&self) {
+        self.guards.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn reclaim(&self, mode: Reclaim) {

@@ -13,6 +13,7 @@
 
 mod hooks;
 mod list;
+#[cfg_attr(not(feature = "solaris"), allow(unreachable_pub, reason = "only Solaris moves objects"))]
 mod moves;
 mod pages;
 mod upkeep;
@@ -30,6 +31,7 @@ use uma::{Hardening, RawZone, RawZoneBuilder, Reclaim};
 use hooks::Construct;
 pub use hooks::{Callbacks, Constructor, Destructor, ReclaimCallback};
 pub(crate) use list::{for_each, reap, reap_all};
+#[cfg(feature = "solaris")]
 pub use moves::{Answer, MoveCallback};
 pub(crate) use pages::{Backing, Pages, Shared, Surroundings};
 pub(crate) use upkeep::{Heap, active, defragment_later, look_after, reap_later, start};
