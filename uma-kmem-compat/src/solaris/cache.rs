@@ -13,14 +13,14 @@ use uma::debug::Fill;
 use uma::{Hardening, Reclaim};
 
 use super::{DESTROY, FAILING_CTOR, KMEM_FLAGS, Km, Kmc, NAME, SLEEP, SYSTEM, look_after};
-use crate::common::objects::{self, Backing, Callbacks, MoveCallback, Objects, Wanted};
+use crate::common::objects::{self, Backing, Callbacks, MoveCallback, Objects, Owner, Wanted};
 
 /// Alignment in bytes of objects that ask for none (`KMEM_ALIGN`).
 const ALIGN: usize = 8;
 
 /// A cache of objects of one size (`kmem_cache_t`).
 pub struct KmemCache {
-    objects: Arc<Objects>,
+    objects: Owner,
     untouched: bool,
 }
 
@@ -147,7 +147,7 @@ impl KmemCache {
         // SAFETY: the caller's duty is passed on unchanged.
         let objects = unsafe { Objects::create(wanted) }?;
         look_after();
-        Ok(Self { objects, untouched })
+        Ok(Self { objects: Owner::new(objects), untouched })
     }
 
     /// An object (`kmem_cache_alloc`). `None` with [`Km::NOSLEEP`] and no memory, or if the constructor fails.
@@ -254,7 +254,6 @@ impl KmemCache {
         self.objects.reclaim(Reclaim::DrainCpu);
         let used = self.stats().used();
         if used == 0 {
-            drop(objects::retire(self.objects));
             return Ok(());
         }
         let mut some = String::new();
@@ -275,7 +274,6 @@ impl KmemCache {
             }
             _ => {
                 SYSTEM.report("kmem_cache_destroy", format_args!("{what}; their memory stays"));
-                drop(objects::retire(self.objects));
                 Err(Leaked { objects: used, cache: None })
             }
         }

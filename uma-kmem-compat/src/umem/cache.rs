@@ -5,14 +5,13 @@ use core::ffi::c_void;
 use core::ffi::{CStr, c_int};
 use core::fmt;
 use core::ptr::NonNull;
-use std::sync::Arc;
 
 use uma::Reclaim;
 use uma::core::{AllocError, ConfigError, ConfigFault, Stats};
 
 use super::env::Settings;
 use super::{DESTROY, SYSTEM, nofail, umem_reap};
-use crate::common::objects::{self, Callbacks, Objects, Wanted};
+use crate::common::objects::{self, Callbacks, Objects, Owner, Wanted};
 
 /// Largest alignment of a cache, in bytes: a page.
 const PAGE: usize = 4096;
@@ -148,7 +147,7 @@ impl core::error::Error for Leaked {}
 
 /// A cache of objects of one size (`umem_cache_t`).
 pub struct UmemCache {
-    objects: Arc<Objects>,
+    objects: Owner,
 }
 
 impl UmemCache {
@@ -213,7 +212,7 @@ impl UmemCache {
         // SAFETY: the caller's duty is passed on unchanged.
         let objects = unsafe { Objects::create(wanted) }?;
         objects::start(settings.interval());
-        Ok(Self { objects })
+        Ok(Self { objects: Owner::new(objects) })
     }
 
     /// An object (`umem_cache_alloc`); `None` if there is no memory or the constructor fails, but not with
@@ -283,7 +282,6 @@ impl UmemCache {
         self.objects.reclaim(Reclaim::DrainCpu);
         let used = self.stats().used();
         if used == 0 {
-            drop(objects::retire(self.objects));
             return Ok(());
         }
         let mut some = String::new();
@@ -304,7 +302,6 @@ impl UmemCache {
             }
             _ => {
                 SYSTEM.report(NAME, format_args!("{what}; their memory stays"));
-                drop(objects::retire(self.objects));
                 Err(Leaked { objects: used, cache: None })
             }
         }

@@ -1,30 +1,32 @@
 //! All caches, and making them give memory back.
 
 use core::cell::Cell;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use uma::{Host, Platform, Reclaim};
 
 use super::Objects;
+use super::lock::{self, Guarded};
 use crate::common::System;
 use crate::sync::Ordering;
 
-static ALL: Mutex<Vec<Weak<Objects>>> = Mutex::new(Vec::new());
+static ALL: Guarded<Vec<Weak<Objects>>> = Guarded::new(Vec::new());
 
 pub(super) fn add(objects: &Arc<Objects>) {
+    lock::install();
     let weak = Arc::downgrade(objects);
-    ALL.lock().unwrap_or_else(PoisonError::into_inner).push(weak);
+    ALL.lock().push(weak);
 }
 
 pub(super) fn remove(objects: &Arc<Objects>) {
-    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = ALL.lock();
     all.retain(|other| !core::ptr::eq(other.as_ptr(), Arc::as_ptr(objects)));
 }
 
 /// Calls `visit` with every cache of a system, or of all. No lock is held meanwhile, and each cache is kept for
 /// no longer than its call.
 pub(crate) fn for_each(system: Option<&'static System>, mut visit: impl FnMut(&Arc<Objects>)) {
-    let all = ALL.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let all = ALL.lock().clone();
     for objects in all.iter().filter_map(Weak::upgrade) {
         if system.is_none_or(|system| core::ptr::eq(system, objects.system())) {
             visit(&objects);

@@ -8,11 +8,11 @@
 //!                                      `- pages: reserve, and what is held while objects move
 //! ```
 //!
-//! Lock order: the list of all, the queue of the upkeep, and the runs of a cache are leaves, and nothing of the
-//! user's is called under any of them.
+//! The list, the queue of the upkeep and the books of moves are under one lock, a leaf (see `lock`).
 
 mod hooks;
 mod list;
+mod lock;
 #[cfg_attr(not(feature = "solaris"), allow(unreachable_pub, reason = "only Solaris moves objects"))]
 mod moves;
 mod pages;
@@ -21,6 +21,7 @@ mod upkeep;
 use core::alloc::Layout;
 use core::ffi::c_int;
 use core::fmt;
+use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
@@ -256,23 +257,44 @@ fn fitted<P: uma::Platform, H, O>(
     }
 }
 
-/// Ends a cache: nobody finds it in the list any more, and whoever has found it before has done with it.
-/// Returns it with nothing else standing on it; or `None`, after a report, if somebody keeps it for long.
-pub(crate) fn retire(mut objects: Arc<Objects>) -> Option<Objects> {
-    list::remove(&objects);
-    // A round of upkeep is short. In a child of fork(2) it may never end: its thread is not there.
-    for _ in 0..10_000 {
-        match Arc::try_unwrap(objects) {
-            Ok(alone) => return Some(alone),
-            Err(shared) => objects = shared,
-        }
-        std::thread::sleep(core::time::Duration::from_millis(1));
+/// A cache, for the one who made it: when this is dropped, the cache ends. Nobody finds it in the list any more, and
+/// whoever has found it before has done with it.
+#[derive(Debug)]
+pub(crate) struct Owner(ManuallyDrop<Arc<Objects>>);
+
+impl Owner {
+    pub(crate) fn new(objects: Arc<Objects>) -> Self {
+        Self(ManuallyDrop::new(objects))
     }
-    objects
-        .system
-        .report("destroy", format_args!("{objects} is being reaped; it is left as it is"));
-    core::mem::forget(objects);
-    None
+}
+
+impl core::ops::Deref for Owner {
+    type Target = Arc<Objects>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Arc<Objects> {
+        &self.0
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // SAFETY: it is not used again.
+        let mut objects = unsafe { ManuallyDrop::take(&mut self.0) };
+        list::remove(&objects);
+        // A round of upkeep is short. In a child of fork(2) it may never end: its thread is not there.
+        for _ in 0..10_000 {
+            match Arc::try_unwrap(objects) {
+                Ok(alone) => return drop(alone),
+                Err(shared) => objects = shared,
+            }
+            std::thread::sleep(core::time::Duration::from_millis(1));
+        }
+        objects
+            .system
+            .report("destroy", format_args!("{objects} is being reaped; it is left as it is"));
+        core::mem::forget(objects);
+    }
 }
 
 /// A null pointer, or one to an object.

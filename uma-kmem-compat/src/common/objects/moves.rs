@@ -19,11 +19,12 @@
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use uma::Reclaim;
 use uma::core::Request;
 
+use super::lock::{Guard, Guarded};
 use super::{Objects, upkeep};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
@@ -71,7 +72,7 @@ pub(crate) struct MoveCounts {
 pub(crate) struct Moves {
     callback: OnceLock<MoveCallback>,
     pub(crate) counts: MoveCounts,
-    known: Mutex<Known>,
+    known: Guarded<Known>,
 }
 
 #[derive(Default)]
@@ -87,11 +88,15 @@ const PATIENCE: u32 = 3;
 
 impl Moves {
     pub(super) fn new() -> Self {
-        Self { callback: OnceLock::new(), counts: MoveCounts::default(), known: Mutex::default() }
+        Self {
+            callback: OnceLock::new(),
+            counts: MoveCounts::default(),
+            known: Guarded::new(Known::default()),
+        }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> Guard<'_, Known> {
+        self.known.lock()
     }
 }
 

@@ -20,7 +20,7 @@ use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use uma::core::{
     AllocError, Decommit, Item, ItemSource, Name, PageError, PageRun, PageSupplier, Protect,
@@ -29,6 +29,7 @@ use uma::core::{
 use uma::debug::{FRAMES, Report, Verdict};
 use uma::{Hardening, Host, Platform, Registry};
 
+use super::lock::Guarded;
 use crate::common::System;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
@@ -120,7 +121,7 @@ pub(crate) struct Shared {
     holders: AtomicUsize,
     /// Whether the runs in use are written down, in `runs`: base and bytes.
     movable: AtomicBool,
-    runs: Mutex<BTreeMap<usize, usize>>,
+    runs: Guarded<BTreeMap<usize, usize>>,
 }
 
 impl Shared {
@@ -132,7 +133,7 @@ impl Shared {
             held: Runs::new(),
             holders: AtomicUsize::new(0),
             movable: AtomicBool::new(false),
-            runs: Mutex::new(BTreeMap::new()),
+            runs: Guarded::new(BTreeMap::new()),
         }
     }
 
@@ -147,7 +148,7 @@ impl Shared {
 
     /// The run in which an address lies, by its base, if it was written down.
     pub(super) fn run_of(&self, address: usize) -> Option<usize> {
-        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let runs = self.runs.lock();
         let (base, bytes) = runs.range(..=address).next_back()?;
         (address - base < *bytes).then_some(*base)
     }
@@ -204,7 +205,7 @@ impl Shared {
             Err(error) => return Err(error),
         };
         if self.tracks() {
-            let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut runs = self.runs.lock();
             runs.insert(run.base().addr().get(), layout.size());
         }
         Ok(run)
@@ -215,7 +216,7 @@ impl Shared {
     /// As [`PageSupplier::free_pages`].
     unsafe fn free(&self, run: PageRun) {
         if self.tracks() {
-            let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut runs = self.runs.lock();
             runs.remove(&run.base().addr().get());
         }
         if self.holders.load(Ordering::SeqCst) != 0 {

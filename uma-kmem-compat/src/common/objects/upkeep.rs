@@ -5,11 +5,13 @@
 
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+use std::thread::{self, Thread};
 use std::time::Instant;
 
 use uma::{Host, Platform, Reclaim};
 
+use super::lock::Guarded;
 use super::{Objects, list, moves};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -30,10 +32,12 @@ struct State {
     tasks: VecDeque<Task>,
     /// The heaps, and what they counted at the last look.
     heaps: Vec<(Heap, u64)>,
+    /// The thread, to be woken.
+    thread: Option<Thread>,
 }
 
-static STATE: Mutex<State> = Mutex::new(State { tasks: VecDeque::new(), heaps: Vec::new() });
-static WAKE: Condvar = Condvar::new();
+static STATE: Guarded<State> =
+    Guarded::new(State { tasks: VecDeque::new(), heaps: Vec::new(), thread: None });
 /// Seconds between two rounds, or 0 for none.
 static INTERVAL: AtomicU64 = AtomicU64::new(0);
 /// The process whose thread was started.
@@ -49,28 +53,46 @@ pub(crate) fn start(seconds: u64) {
     if INTERVAL.load(Ordering::Relaxed) != 0 {
         run();
         if changed {
-            WAKE.notify_all();
+            wake();
         }
     }
 }
 
 /// Looks after a heap from now on.
 pub(crate) fn look_after(heap: Heap) {
-    STATE.lock().unwrap_or_else(PoisonError::into_inner).heaps.push((heap, 0));
+    STATE.lock().heaps.push((heap, 0));
 }
 
 /// Starts the thread if this process has none. Returns whether there is one.
 fn run() -> bool {
     let me = std::process::id();
-    if PROCESS.swap(me, Ordering::AcqRel) == me {
+    let before = PROCESS.swap(me, Ordering::AcqRel);
+    if before == me {
         return true;
     }
-    let thread = std::thread::Builder::new().name("uma-upkeep".into());
-    let runs = thread.spawn(rounds).is_ok();
-    if !runs {
-        PROCESS.store(0, Ordering::Release);
+    if before != 0 {
+        // What was under way belongs to another process.
+        ACTIVE.store(0, Ordering::Release);
+        STATE.lock().tasks.clear();
     }
-    runs
+    let named = thread::Builder::new().name("uma-upkeep".into());
+    match named.spawn(rounds) {
+        Ok(handle) => {
+            STATE.lock().thread = Some(handle.thread().clone());
+            true
+        }
+        Err(_) => {
+            PROCESS.store(0, Ordering::Release);
+            false
+        }
+    }
+}
+
+fn wake() {
+    let thread = STATE.lock().thread.clone();
+    if let Some(thread) = thread {
+        thread.unpark();
+    }
 }
 
 /// Has a cache reaped soon, by the thread; or now, if there can be none.
@@ -89,10 +111,11 @@ pub(crate) fn active() -> bool {
 }
 
 fn later(task: Task) {
+    let runs = run();
     ACTIVE.fetch_add(1, Ordering::AcqRel);
-    if run() {
-        STATE.lock().unwrap_or_else(PoisonError::into_inner).tasks.push_back(task);
-        WAKE.notify_all();
+    if runs {
+        STATE.lock().tasks.push_back(task);
+        wake();
     } else {
         perform(task);
     }
@@ -151,16 +174,17 @@ fn due(last: Instant) -> Instant {
 
 /// The next task, or `None` when it is time for a round.
 fn next(last: Instant) -> Option<Task> {
-    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        if let Some(task) = state.tasks.pop_front() {
-            return Some(task);
+        let task = STATE.lock().tasks.pop_front();
+        if task.is_some() {
+            return task;
         }
         let left = due(last).saturating_duration_since(Instant::now());
         if left.is_zero() {
             return None;
         }
-        state = WAKE.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        // A thread that is woken before it parks does not.
+        thread::park_timeout(left.min(Duration::from_secs(60)));
     }
 }
 
@@ -180,12 +204,12 @@ fn round() {
         }
     });
     let heaps: Vec<Heap> = {
-        let state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = STATE.lock();
         state.heaps.iter().map(|(heap, _)| *heap).collect()
     };
     for (at, heap) in heaps.into_iter().enumerate() {
         let now = (heap.traffic)();
-        let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = STATE.lock();
         let idle = core::mem::replace(&mut state.heaps[at].1, now) == now;
         drop(state);
         (heap.reclaim)(if idle { Reclaim::DrainCpu } else { Reclaim::Trim });
