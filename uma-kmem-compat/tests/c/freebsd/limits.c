@@ -243,6 +243,8 @@ static void soft_limit(void)
 
 int main(void)
 {
+	/* Whoever is never woken is a failure. */
+	alarm(120);
 	exact();
 	warning_and_action();
 	sleepers_wake();

@@ -290,6 +290,8 @@ static void stress(void)
 
 int main(void)
 {
+	/* Whoever is never woken is a failure. */
+	alarm(120);
 	sections();
 	frees_are_deferred();
 	shared_smr();
