@@ -3,7 +3,7 @@
 use core::alloc::Layout;
 use core::mem::MaybeUninit;
 
-use uma_core::{AllocError, Hooks, Item, ItemSource, Process, Reclaim, Request, Stats};
+use uma_core::{AllocError, Hooks, Item, ItemSource, Reclaim, Request, Stats};
 
 use crate::{Origin, Platform, RawZone};
 
@@ -82,18 +82,8 @@ where
         }
     }
 
-    fn prefork(&self) {
-        if let Some(zone) = self.stack_if_made() {
-            zone.prefork();
-        }
-    }
-
-    unsafe fn postfork(&self, process: Process) {
-        if let Some(zone) = self.stack_if_made() {
-            // SAFETY: the caller's duty is passed on unchanged.
-            unsafe { zone.postfork(process) };
-        }
-    }
+    // `prefork` and `postfork` are not passed on: the zone's place in the registry sees to them. From above,
+    // its locks would be taken twice, and a zone that is made meanwhile let go of without having been held.
 
     fn settle(&self) {
         if let Some(zone) = self.stack_if_made() {

@@ -189,7 +189,8 @@ fn the_short_ways() {
     assert_eq!(zone.cur_items(), 0);
 }
 
-/// A zone is a source, over which others stand: all of its powers are passed on.
+/// A zone is a source, over which others stand: its powers are passed on, but for forks, which find it in
+/// the registry.
 #[test]
 fn zones_as_sources() {
     static BELOW: RawZone = RawZone::builder("below", Layout::new::<[u64; 4]>()).lazy();

@@ -4,7 +4,8 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use uma::{AtLimit, Host, Platform, Reclaim, Zone};
+use uma::core::{Request, Shared};
+use uma::{AtLimit, Host, Platform, RawZone, Reclaim, Zone};
 
 /// Ends this process if it takes too long, as a copy does that waits for a thread it does not have.
 fn soon(seconds: u32) {
@@ -106,4 +107,24 @@ fn an_action_that_another_thread_is_in_runs_in_the_copy() {
         STEP.store(2, Ordering::SeqCst);
         assert_eq!(status, 0, "the copy did not act");
     });
+}
+
+/// A zone under others is locked by its own place in the registry, and so not once more from above.
+#[test]
+fn a_fork_with_a_zone_that_is_shared_as_a_source() {
+    static BELOW: Shared<RawZone> =
+        Shared::new(RawZone::builder("below", std::alloc::Layout::new::<u64>()).lazy());
+    // In a copy, since this process could wait for ever.
+    let status = in_a_copy(|| {
+        let above = RawZone::over("above", BELOW.share()).build().unwrap();
+        let give_and_take = || {
+            let item = above.alloc(Request::NOWAIT).unwrap();
+            // SAFETY: it came from there and is not used any more.
+            unsafe { above.free(item) };
+            uma::reclaim(Reclaim::DrainCpu);
+        };
+        give_and_take();
+        assert_eq!(in_a_copy(give_and_take), 0);
+    });
+    assert_eq!(status, 0);
 }

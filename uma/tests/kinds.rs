@@ -1,6 +1,7 @@
 //! What holds for zones of every kind: with slabs of their own, on those of another, over a source.
 
 use std::alloc::Layout;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use uma::core::{FnHooks, Hooks, Item, NoHooks, Refused, Request};
@@ -111,4 +112,16 @@ fn items_come_as_their_source_has_made_them_whatever_is_sampled() {
     let below = Box::leak(Box::new(primary));
     let over = RawZone::over("kinds sampled over", &*below).hardening(SAMPLED).build().unwrap();
     assert!(marked(&over), "an item that did not come from the source");
+}
+
+#[test]
+fn a_limit_that_is_lowered_drains_the_quarantine() {
+    let zone = RawZone::builder("kinds quarantine", ITEM);
+    let zone = zone.max_items(8).hardening(Hardening::RELEASE.quarantine(16)).build().unwrap();
+    let items: Vec<Item> = (0..8).map(|_| zone.alloc(Request::NOWAIT).unwrap()).collect();
+    // SAFETY: they came from this zone and are not used any more.
+    items.into_iter().for_each(|item| unsafe { zone.free(item) });
+    assert_eq!(zone.stats().cached, 8);
+    zone.set_max_items(NonZeroU64::new(1)).unwrap();
+    assert!(zone.stats().cached <= 1, "more are held than there may be");
 }

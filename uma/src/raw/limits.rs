@@ -123,7 +123,7 @@ where
     pub fn set_max_items(&self, max: Option<NonZeroU64>) -> Result<(), ZoneError> {
         let core = self.core().map_err(|reason| self.error(reason))?;
         core.limit().set_max(max);
-        core.zone.source().settle();
+        core.settle();
         Ok(())
     }
 
