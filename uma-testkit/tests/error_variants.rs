@@ -32,10 +32,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
         "uma-kmem-compat::CreateError::BadArena",
         "of C alone, where an arena is a pointer: in Rust it has a type",
     ),
-    (
-        "uma-backend-mmap::MapFault::InUse",
-        "only while another thread is in the middle of a call on the same range: no test can wait for that",
-    ),
 ];
 
 fn root() -> PathBuf {
