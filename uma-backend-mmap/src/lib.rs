@@ -66,7 +66,7 @@
 //! # Locks
 //!
 //! One lock, a leaf. No system call is made under it: memory to be decommitted is marked as taken under the
-//! lock, advised without it, and put back, some pieces at a time. Two threads that both find nothing
+//! lock, advised without it, and put back, some pieces at a time; a fork waits until none is under way. Two threads that both find nothing
 //! free may both map a chunk; the later one unmaps its own again if it turns out not to need it.
 //! Under the lock are: a search of summaries, linear in chunks that are full and in groups of 32 MiB of
 //! the others; for giving back, a search of all blocks with dirty pages.

@@ -109,9 +109,17 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
         }
     }
 
-    /// Takes the lock and keeps it, for fork(2): then nothing is half done in the copy.
+    /// Takes the lock and keeps it, for fork(2): then nothing is half done in the copy. Waits until the system
+    /// calls of other threads are over, since what they have in hand would be lost to the copy.
     pub fn prefork(&self) {
-        std::mem::forget(self.state.lock());
+        loop {
+            let state = self.state.lock();
+            if state.outside == 0 {
+                return std::mem::forget(state);
+            }
+            drop(state);
+            std::thread::yield_now();
+        }
     }
 
     /// Lets go of the lock, in the process or in its copy.
@@ -216,6 +224,7 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
         let page = page_size();
         let (mut sweep, mut batch) = (Sweep::new(keep - keep % page), Batch::new());
         let mut state = self.lock(page);
+        state.outside += 1;
         loop {
             state.take_dirty(&mut sweep, &mut batch);
             if batch.is_empty() {
@@ -230,6 +239,7 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
             state = self.lock(page);
             state.put_back(&mut sweep, &mut batch);
         }
+        state.outside -= 1;
         // What was refused now will be refused again: wait for as much more to become free.
         let refused = if sweep.refused { state.dirty } else { 0 };
         let dirty_max = self.config.dirty_max;
@@ -238,9 +248,16 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
 
     /// Unmaps the chunks that are wholly free, but the smallest if `spare`. Returns how many.
     fn unmap_free_chunks(&self, spare: bool) -> usize {
-        let list = self.lock(page_size()).take_free_chunks(spare);
+        let page = page_size();
+        let list = {
+            let mut state = self.lock(page);
+            state.outside += 1;
+            state.take_free_chunks(spare)
+        };
         // SAFETY: these have been taken out, with places promised.
-        unsafe { self.unmap(list) }
+        let gone = unsafe { self.unmap(list) };
+        self.lock(page).outside -= 1;
+        gone
     }
 
     /// Unmaps a list of chunks. What the system refuses to unmap is put in again. Returns how many are
@@ -340,6 +357,13 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
 
     #[cold]
     fn grow(&self, layout: Layout, page: usize) -> Result<PageRun, PageError> {
+        self.lock(page).outside += 1;
+        let run = self.carve_new(layout, page);
+        self.lock(page).outside -= 1;
+        run
+    }
+
+    fn carve_new(&self, layout: Layout, page: usize) -> Result<PageRun, PageError> {
         self.promise(page).map_err(PageError::System)?;
         let chunk = match self.map(layout, page) {
             Ok(chunk) => chunk,

@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) idle: usize,
     /// Dirty bytes above which to decommit. Above `dirty_max` only after the system refused.
     pub(crate) trigger: usize,
+    /// Callers who have taken something out, or promised a place, and go on without the lock.
+    pub(crate) outside: usize,
 }
 
 /// Memory that is in no run and not free while the system is asked to take it.
@@ -111,6 +113,7 @@ impl State {
             dirty: 0,
             idle: 0,
             trigger,
+            outside: 0,
         }
     }
 
