@@ -49,6 +49,35 @@ impl<P: Platform> Malloc<P> {
         }
     }
 
+    /// Overwrites all bytes that may be used with zeros and frees the memory (`kfree_sensitive`), or says
+    /// what is wrong with the pointer.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`], and nothing has been done.
+    ///
+    /// # Safety
+    ///
+    /// As [`free`](Self::free).
+    pub unsafe fn try_free_zeroed(&self, at: NonNull<u8>) -> Result<(), Misuse> {
+        let freed = self.made().ok_or(Fault::Foreign).and_then(|core| {
+            let size = self.usable(core, at)?;
+            let is_item = matches!(self.locate(core, at)?, Place::Class(_));
+            // SAFETY: an item of a class begins there, and has room for a word; the slab is there.
+            if is_item && unsafe { self.fields(core).marks.is_marked(at) } {
+                return Err(Fault::DoubleFree);
+            }
+            for offset in 0..size {
+                // SAFETY: the caller gives the memory up, which has so many bytes. Volatile, because nobody
+                // seems to read it.
+                unsafe { at.add(offset).write_volatile(0) };
+            }
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { self.release(at) }
+        });
+        freed.map(drop).map_err(|fault| self.misuse(at, fault))
+    }
+
     /// Frees memory whose size the caller knows (`kmem_free`), as it was given to [`alloc`](Self::alloc) or
     /// [`realloc`](Self::realloc). The check costs little: whether that size leads to the same class, or for a
     /// large run whether it is the very size.

@@ -52,7 +52,7 @@ impl<P: Platform> Malloc<P> {
     ///
     /// # Safety
     ///
-    /// As [`realloc`](Self::realloc), and the allocation has the alignment of the layout.
+    /// As [`realloc`](Self::realloc).
     #[inline]
     pub unsafe fn realloc_layout(
         &self,
@@ -65,9 +65,36 @@ impl<P: Platform> Malloc<P> {
         unsafe { self.change(at, size, old.align(), request) }
     }
 
+    /// [`realloc`](Self::realloc) to an alignment, which the allocation need not have had: then it moves.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc_aligned`](Self::alloc_aligned); the allocation is unchanged.
+    ///
+    /// # Panics
+    ///
+    /// As [`free`](Self::free).
+    ///
     /// # Safety
     ///
-    /// As [`realloc_layout`](Self::realloc_layout).
+    /// As [`realloc`](Self::realloc).
+    pub unsafe fn realloc_aligned(
+        &self,
+        at: NonNull<u8>,
+        size: usize,
+        align: usize,
+        request: Request,
+    ) -> Result<NonNull<u8>, MallocError> {
+        if !align.is_power_of_two() {
+            return Err(self.error(size, align, MallocFault::BadAlign));
+        }
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.change(at, size, align, request) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`realloc`](Self::realloc); the alignment is a power of two.
     unsafe fn change(
         &self,
         at: NonNull<u8>,
@@ -91,7 +118,7 @@ impl<P: Platform> Malloc<P> {
             }
             Place::Large => {
                 let run = self.usable(core, at).unwrap_or_else(|fault| self.refuse(at, fault));
-                if class.is_none() && size <= run {
+                if class.is_none() && size <= run && at.addr().get().is_multiple_of(align) {
                     // SAFETY: passed on to the caller.
                     unsafe { self.resize_run(core, at, size, run) };
                     return Ok(at);

@@ -156,7 +156,8 @@ impl MallocType {
     pub fn allocated(&self, bytes: usize) {
         let stripe = self.stripe();
         stripe.allocs.fetch_add(1, Ordering::Relaxed);
-        let bit = 1 << bytes.max(1).next_power_of_two().ilog2().min(63);
+        // The power of two that is no less, also above the largest that a `usize` holds.
+        let bit = 1 << (usize::BITS - (bytes.max(1) - 1).leading_zeros()).min(63);
         if self.sizes.load(Ordering::Relaxed) & bit == 0 {
             self.sizes.fetch_or(bit, Ordering::Relaxed);
         }
@@ -324,6 +325,15 @@ impl<P: Platform> Malloc<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_of_all_powers_are_noted() {
+        for (bytes, bit) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (usize::MAX, 63)] {
+            let of = MallocType::new("sizes", "");
+            of.allocated(bytes);
+            assert_eq!(of.stats().sizes, 1 << bit, "{bytes}");
+        }
+    }
 
     /// However threads meet on one stripe, no byte is lost, and the high water is near enough.
     #[test]
