@@ -175,7 +175,8 @@ impl<L: RawMutex, M: Metadata, W: Witness> Checks<L, M, W> {
     }
 
     /// Takes an item back from its user, before dtor. `false` means that it is none that could be taken
-    /// back, which was reported: then nothing happened.
+    /// back, which was reported: then nothing happened. Nor has it if a report unwinds: the item is in use as
+    /// before.
     ///
     /// # Safety
     ///
@@ -194,6 +195,7 @@ impl<L: RawMutex, M: Metadata, W: Witness> Checks<L, M, W> {
             self.refuse(item);
             return false;
         }
+        let again = Again(&place);
         if self.is_chosen(item) {
             if self.has_red_zones() {
                 // SAFETY: the caller gave the item up, and `hand_out` filled what is around it.
@@ -203,6 +205,7 @@ impl<L: RawMutex, M: Metadata, W: Witness> Checks<L, M, W> {
                 record.freed.set(&Trace::here(&self.witness));
             }
         }
+        core::mem::forget(again);
         true
     }
 
@@ -486,6 +489,15 @@ impl<L: RawMutex, M: Metadata, W: Witness> core::fmt::Debug for Checks<L, M, W> 
             .field("zone", &self.subject.zone)
             .field("hardening", &self.hardening)
             .finish_non_exhaustive()
+    }
+}
+
+/// Has an item in use again whose free unwinds.
+struct Again<'a>(&'a Place<'a>);
+
+impl Drop for Again<'_> {
+    fn drop(&mut self) {
+        self.0.word.store(self.0.marked(LIVE), Ordering::Release);
     }
 }
 

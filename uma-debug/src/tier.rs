@@ -154,6 +154,12 @@ impl Hardening {
         Self { random_slots: yes, ..self }
     }
 
+    /// Leaves free items alone: they are neither filled nor summed up nor shown to a sanitizer. For memory
+    /// that others may rightly look at, or have a lock in, after it was freed (`SLAB_TYPESAFE_BY_RCU`).
+    pub const fn hands_off(self) -> Self {
+        Self { fill: Fill::Nothing, sums: false, poison: false, ..self }
+    }
+
     /// Whether each slab ends at a guard page, where pages can be protected.
     pub const fn guard_slabs(self, yes: bool) -> Self {
         Self { guard_slabs: yes, ..self }

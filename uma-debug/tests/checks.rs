@@ -5,6 +5,7 @@ use std::alloc::Layout;
 use std::fmt::Write;
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RawMutex;
 use uma_core::{Item, ItemSource, Name, PageSupplier, Reclaim, Request};
@@ -13,13 +14,14 @@ use uma_debug::{
     Verdict, Watched, Witness,
 };
 use uma_keg::{Keg, SlabConfig};
-use uma_testkit::{Fake, HeapMeta, conformance};
+use uma_testkit::{Fake, HeapMeta, caught, conformance};
 
 /// Keeps the reports, and lets the program go on.
 #[derive(Default)]
 struct Clerk {
     faults: Mutex<Vec<(Fault, usize)>>,
     text: Mutex<String>,
+    panics: AtomicBool,
 }
 
 impl Witness for Clerk {
@@ -39,6 +41,7 @@ impl Witness for Clerk {
     fn misuse(&self, report: &Report<'_>) -> Verdict {
         self.faults.lock().unwrap().push((report.fault(), report.address()));
         write!(self.text.lock().unwrap(), "{report}").unwrap();
+        assert!(!self.panics.load(Ordering::Relaxed), "as planned");
         Verdict::Ignore
     }
 }
@@ -121,6 +124,24 @@ fn at(item: Item, offset: isize) -> *mut u8 {
 
 /// The same without waiting in quarantine: an item that is freed is allocated next.
 const AT_ONCE: Hardening = Hardening::DEBUG.quarantine(0);
+
+/// A free whose report unwinds has not happened: the item is in use still, and can be freed.
+#[test]
+fn a_free_that_unwinds_loses_nothing() {
+    Bench::default().with(61, AT_ONCE, false, |bench, zone| {
+        let item = take(zone);
+        // SAFETY: it lies in the red zone behind the item.
+        unsafe { at(item, 61).write(1) };
+        bench.clerk.panics.store(true, Ordering::Relaxed);
+        caught(|| free(zone, item)).expect_err("the report unwinds");
+        bench.clerk.panics.store(false, Ordering::Relaxed);
+        assert_eq!(bench.clerk.faults(), [Fault::Overflow(0, 1)]);
+        assert!(zone.checks().holds(item.addr()));
+        free(zone, item);
+        assert_eq!(bench.clerk.faults(), [Fault::Overflow(0, 1)]);
+        assert!(!zone.checks().holds(item.addr()));
+    });
+}
 
 #[test]
 fn keeps_the_contract_of_sources() {
