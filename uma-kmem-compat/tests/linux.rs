@@ -3,12 +3,13 @@
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use uma_kmem_compat::linux::{
     CacheArgs, CreateError, Elements, Gfp, KmemCache, Mempool, NoReserve, SlabFlags, kfree,
-    kmalloc, krealloc, ksize,
+    kfree_sensitive, kmalloc, kmalloc_stats, krealloc, ksize,
 };
 use uma_kmem_compat::uma::core::ConfigFault;
 
@@ -108,6 +109,38 @@ fn a_pool_that_cannot_be_filled_gives_back_what_it_had() {
     }
 }
 
+/// A function of a pool that unwinds once costs no other element.
+#[test]
+fn a_pool_whose_functions_unwind_loses_nothing() {
+    struct Source {
+        out: AtomicUsize,
+        throws: AtomicBool,
+    }
+    unsafe extern "C-unwind" fn take(_: u32, source: *mut c_void) -> *mut c_void {
+        // SAFETY: the pool's data is a `Source`, which outlives it.
+        unsafe { (*source.cast::<Source>()).out.fetch_add(1, Ordering::Relaxed) };
+        ptr::without_provenance_mut(8)
+    }
+    unsafe extern "C-unwind" fn give(_: *mut c_void, source: *mut c_void) {
+        // SAFETY: as in `take`.
+        let source = unsafe { &*source.cast::<Source>() };
+        source.out.fetch_sub(1, Ordering::Relaxed);
+        assert!(!source.throws.swap(false, Ordering::Relaxed), "as planned");
+    }
+    let source = Source { out: AtomicUsize::new(0), throws: AtomicBool::new(true) };
+    let elements =
+        Elements { alloc: take, free: give, data: ptr::from_ref(&source).cast_mut().cast() };
+    // SAFETY: the functions take that data, which outlives the pool.
+    let pool = unsafe { Mempool::create(6, elements, Gfp::KERNEL) }.unwrap();
+    catch_unwind(AssertUnwindSafe(|| pool.resize(2))).expect_err("it unwinds");
+    assert_eq!((pool.reserve(), source.out.load(Ordering::Relaxed)), ((2, 5), 5));
+    pool.resize(3).unwrap();
+    assert_eq!((pool.reserve(), source.out.load(Ordering::Relaxed)), ((3, 3), 3));
+    source.throws.store(true, Ordering::Relaxed);
+    catch_unwind(AssertUnwindSafe(|| drop(pool))).expect_err("it unwinds");
+    assert_eq!(source.out.load(Ordering::Relaxed), 0);
+}
+
 #[test]
 fn kmalloc_gives_memory_of_any_size() {
     let at = kmalloc(100, Gfp::KERNEL | Gfp::ZERO);
@@ -121,4 +154,41 @@ fn kmalloc_gives_memory_of_any_size() {
         kfree(kmalloc(0, Gfp::KERNEL));
     }
     assert!(kmalloc(usize::MAX, Gfp::KERNEL).is_null());
+}
+
+/// What is free already is not zeroed: the mark by which the second free is found out lies there.
+#[test]
+fn a_sensitive_free_of_what_is_free_does_nothing() {
+    let kept = kmalloc(3000, Gfp::KERNEL);
+    let at = kmalloc(3000, Gfp::KERNEL);
+    // SAFETY: the memory is ours and freed once; the second time is found out.
+    unsafe {
+        kfree_sensitive(at);
+        kfree_sensitive(at);
+    }
+    let again: Vec<_> = (0..64).map(|_| kmalloc(3000, Gfp::KERNEL)).collect();
+    assert_eq!(kmalloc_stats().corrupt, 0, "it was freed twice");
+    // SAFETY: the memory is ours, and used no more.
+    unsafe { again.into_iter().chain([kept]).for_each(|at| kfree(at)) };
+}
+
+#[test]
+fn changed_sizes_are_aligned_as_new_ones() {
+    // SAFETY: the memory is ours, has so many bytes, and is used no more after it was freed.
+    unsafe {
+        for before in [64, 20_000, 300_000] {
+            // Several, so that they do not all happen to lie well.
+            let all: Vec<_> = (0..8)
+                .map(|_| {
+                    let at = kmalloc(before, Gfp::KERNEL);
+                    at.cast::<u8>().write_bytes(0x5a, before);
+                    let at = krealloc(at, 1 << 16, Gfp::KERNEL);
+                    assert_eq!(at.addr() % (1 << 16), 0, "from {before} bytes");
+                    assert_eq!(at.cast::<u8>().add(63).read(), 0x5a);
+                    at
+                })
+                .collect();
+            all.into_iter().for_each(|at| kfree(at));
+        }
+    }
 }

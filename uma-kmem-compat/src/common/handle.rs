@@ -136,12 +136,12 @@ impl<T, const KIND: u16> Handles<T, KIND> {
     ///
     /// # Safety
     ///
-    /// The pointer is null, or memory of the size of a handle can be read there.
+    /// The pointer is null, or memory of the size of a handle can be read there, at any alignment.
     #[inline(always)]
     pub(crate) unsafe fn is_live(&self, handle: *const Handle<T>) -> bool {
-        // SAFETY: passed on; the mark is read without the assumption that it is a handle.
+        // SAFETY: passed on; the mark is read without the assumption that it is a handle, or aligned as one.
         !handle.is_null()
-            && unsafe { (&raw const (*handle).mark).cast::<usize>().read() } == Self::LIVE
+            && unsafe { (&raw const (*handle).mark).cast::<usize>().read_unaligned() } == Self::LIVE
     }
 
     /// The value of a handle.
@@ -152,7 +152,7 @@ impl<T, const KIND: u16> Handles<T, KIND> {
     ///
     /// # Safety
     ///
-    /// The pointer is null or misaligned, or memory of the size of a handle can be read there. The handle is
+    /// The pointer is null, or memory of the size of a handle can be read there, at any alignment. The handle is
     /// not removed while the result is in use.
     #[inline(always)]
     pub(crate) unsafe fn get<'a>(&self, handle: *const Handle<T>) -> Result<&'a T, BadHandle> {
@@ -260,6 +260,7 @@ mod tests {
             assert_eq!(numbers.get(other), Err(BadHandle::Foreign));
             assert_eq!(numbers.get(core::ptr::null()), Err(BadHandle::Null));
             let misaligned = one.cast::<u8>().add(1).cast::<Handle<u32>>();
+            assert_eq!(numbers.get(misaligned), Err(BadHandle::Misaligned));
             assert_eq!(numbers.remove(misaligned), Err(BadHandle::Misaligned));
             assert_eq!(numbers.remove(other), Err(BadHandle::Foreign));
             assert_eq!(numbers.remove(one), Ok(1));

@@ -24,11 +24,10 @@ fn is_nothing(at: *const c_void) -> bool {
     at.addr() <= ZERO_SIZE
 }
 
-fn attempt(size: usize, request: Request) -> Result<NonNull<u8>, MallocError> {
-    if size > SizeClasses::KMALLOC.max() && size.is_power_of_two() && size <= MOST_ALIGNED {
-        return HEAP.alloc_aligned(size, size, request);
-    }
-    HEAP.alloc(size, request)
+/// What memory of this size is aligned to beyond what its class is.
+fn promised(size: usize) -> usize {
+    let large = size > SizeClasses::KMALLOC.max() && size <= MOST_ALIGNED;
+    if large && size.is_power_of_two() { size } else { 1 }
 }
 
 /// Memory of `size` bytes, or null (`kmalloc`). A power of two is aligned to itself, up to 4 MiB; everything
@@ -53,13 +52,14 @@ fn kmalloc_slow(size: usize, gfp: Gfp) -> *mut c_void {
     let zero = gfp.contains(Gfp::ZERO);
     let request = if zero { Request::NOWAIT.zeroed() } else { Request::NOWAIT };
     // Where no memory would help there is nothing to insist on.
-    let result =
-        insist(gfp, format_args!("kmalloc of {size} bytes"), || match attempt(size, request) {
+    let result = insist(gfp, format_args!("kmalloc of {size} bytes"), || {
+        match HEAP.alloc_aligned(size, promised(size), request) {
             Err(MallocError { fault: MallocFault::Alloc(reason), .. }) if reason.is_shortage() => {
                 None
             }
             result => Some(result),
-        });
+        }
+    });
     match result {
         Some(Ok(at)) => at.as_ptr().cast(),
         _ => core::ptr::null_mut(),
@@ -114,26 +114,24 @@ fn usable(function: &'static str, at: *const c_void) -> Option<usize> {
     HEAP.usable_size(at).map_err(|misuse| refused(function, misuse)).ok()
 }
 
-/// Zeroes memory and frees it (`kfree_sensitive`).
+/// Zeroes memory and frees it (`kfree_sensitive`). What [`kfree`] does not free is not zeroed.
 ///
 /// # Safety
 ///
 /// As [`kfree`].
 pub unsafe fn kfree_sensitive(at: *const c_void) {
-    if let Some(size) = usable("kfree_sensitive", at) {
-        let bytes = at.cast_mut().cast::<u8>();
-        for offset in 0..size {
-            // SAFETY: the memory is the caller's, who gives it up, and has so many bytes. Volatile, because
-            // nobody seems to read it.
-            unsafe { bytes.add(offset).write_volatile(0) };
-        }
-        // SAFETY: the caller's duty is passed on unchanged.
-        unsafe { free("kfree_sensitive", at) };
+    let Some(item) = NonNull::new(at.cast_mut().cast::<u8>()) else { return };
+    if is_nothing(at) {
+        return;
+    }
+    // SAFETY: the caller's duty is passed on unchanged.
+    if let Err(misuse) = unsafe { HEAP.try_free_zeroed(item) } {
+        refused("kfree_sensitive", misuse);
     }
 }
 
-/// Changes the size of memory and returns where it is now, or null: then it is as it was (`krealloc`). Of null it
-/// makes new memory, and a size of 0 frees it. Memory that was allocated with [`Gfp::ZERO`], and with every change
+/// Changes the size of memory and returns where it is now, aligned as [`kmalloc`] has it, or null: then it is as it
+/// was (`krealloc`). Of null it makes new memory, and a size of 0 frees it. Memory that was allocated with [`Gfp::ZERO`], and with every change
 /// of its size, has zeros wherever it grew.
 ///
 /// # Safety
@@ -155,7 +153,7 @@ pub unsafe fn krealloc(at: *mut c_void, size: usize, gfp: Gfp) -> *mut c_void {
     let changed = catch_unwind(AssertUnwindSafe(|| {
         insist(gfp, format_args!("krealloc to {size} bytes"), || {
             // SAFETY: the caller's duty is passed on unchanged.
-            match unsafe { HEAP.realloc(item, size, Request::NOWAIT) } {
+            match unsafe { HEAP.realloc_aligned(item, size, promised(size), Request::NOWAIT) } {
                 Err(MallocError { fault: MallocFault::Alloc(reason), .. })
                     if reason.is_shortage() =>
                 {

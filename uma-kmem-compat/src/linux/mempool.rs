@@ -276,12 +276,20 @@ impl Mempool {
         room.try_reserve_exact(least).map_err(|_| NoReserve)?;
         let mut reserve = self.lock();
         reserve.least = least;
-        let keep = reserve.kept.len().min(least);
-        let surplus = reserve.kept.split_off(keep);
-        room.append(&mut reserve.kept);
-        reserve.kept = room;
+        // One by one: if a function of the pool unwinds, the others are still in reserve.
+        while reserve.kept.len() > reserve.least
+            && let Some(element) = reserve.kept.pop()
+        {
+            drop(reserve);
+            self.give(element.0);
+            reserve = self.lock();
+        }
+        // Another thread may have changed the size meanwhile.
+        if reserve.least == least {
+            room.append(&mut reserve.kept);
+            core::mem::swap(&mut reserve.kept, &mut room);
+        }
         drop(reserve);
-        surplus.into_iter().for_each(|element| self.give(element.0));
         self.fill(Gfp::KERNEL);
         Ok(())
     }
@@ -298,10 +306,27 @@ impl Mempool {
     }
 }
 
-/// Frees the reserve (`mempool_destroy`).
+/// Frees the reserve (`mempool_destroy`): all of it, also if the function that frees unwinds once.
 impl Drop for Mempool {
     fn drop(&mut self) {
-        let kept = core::mem::take(&mut self.lock().kept);
-        kept.into_iter().for_each(|element| self.give(element.0));
+        struct Rest<'a>(&'a Mempool);
+
+        impl Rest<'_> {
+            fn free(&self) {
+                loop {
+                    let element = self.0.lock().kept.pop();
+                    let Some(element) = element else { break };
+                    self.0.give(element.0);
+                }
+            }
+        }
+
+        impl Drop for Rest<'_> {
+            fn drop(&mut self) {
+                self.free();
+            }
+        }
+
+        Rest(self).free();
     }
 }

@@ -207,7 +207,9 @@ unsafe impl Platform for Surroundings {
     }
 
     fn hardening(&self, zone: &Name) -> Hardening {
-        Host.hardening(zone)
+        let wished = Host.hardening(zone);
+        // Where memory stays what it is, somebody may rightly touch free objects.
+        if self.kept.is_some() { wished.hands_off() } else { wished }
     }
 
     fn misuse(&self, report: &Report<'_>) -> Verdict {
