@@ -111,7 +111,6 @@ static int mend(void)
 static void callback(void)
 {
 	struct object *object;
-	int after = 0;
 
 	hoarding = umem_cache_create("objects", sizeof(struct object), 0, construct, destruct, reclaim,
 				     &constructed, NULL, 0);
@@ -122,10 +121,9 @@ static void callback(void)
 		}
 		for (int i = 0; i < 64; i++)
 			umem_cache_free(hoarding, hoard[i]);
-		if (round == 3)
-			after = constructed;
 	}
-	CHECK_EQ(constructed, after);
+	/* Each CPU that the thread comes to keeps some. */
+	CHECK(constructed < 50 * 64 / 4);
 	for (int i = 0; i < 64; i++)
 		hoard[i] = umem_cache_alloc(hoarding, UMEM_DEFAULT);
 	umem_reap();
