@@ -463,6 +463,37 @@ shared![
     uma_malloc::Fault,
 ];
 
+// --- what owns something has one owner: no second one by `Clone` or `Copy`
+
+macro_rules! not_copied {
+    ($($type:ty),* $(,)?) => { $(assert_not_impl_any!($type: Clone, Copy);)* };
+}
+not_copied![
+    PageRun,
+    Owned,
+    Slot,
+    LimitPlace<'static, KegOf, Lock, Park>,
+    GroupPlace<'static, 'static, Lock, Park>,
+    KegOf,
+    BucketCache<KegOf, Cpus, Lock, Meta>,
+    Front<Cpus>,
+    Arena<Lock, Meta, Park>,
+    Checks<Lock, Meta, W>,
+    GuardPool<Lock, Pages>,
+    Pages,
+    StaticPages<Lock>,
+    RawZone,
+    Zone<u64>,
+    ZoneBox<'static, u64>,
+    ObjectCache<u64>,
+    Cached<'static, u64>,
+    Prefilled<'static>,
+    Reserved<'static, u64>,
+    Maintenance,
+    Malloc,
+    MallocType,
+];
+
 impl uma::core::Hooks for Tied {}
 
 /// Whether a value can be sent, asked of a value whose type has no name.
