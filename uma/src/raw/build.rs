@@ -139,7 +139,8 @@ impl<P: Platform, H> RawZoneBuilder<P, H> {
 
     /// All memory that `items` items need is had when the zone is made, and never more, nor ever given back
     /// (`uma_zone_reserve_kva`, and `uma_zone_set_obj` of 2002): if it is not to be had, making the zone
-    /// fails, and later no item fails for want of pages.
+    /// fails, and later no item fails for want of pages, but for those of the [`reserve`](Self::reserve), which
+    /// are among them.
     ///
     /// It makes `items` the [limit](Self::max_items), which may be lowered, and sets
     /// [`ZoneFlags::NOFREE`]. A limit that is raised later gives what room there is in the last slab.
@@ -180,6 +181,10 @@ impl<P: Platform, H, O> RawZoneBuilder<P, H, O> {
     }
 
     /// How much is checked. Otherwise the platform says (see [`Platform::hardening`]).
+    ///
+    /// No allocation is [sampled](Hardening::sampled) where memory from elsewhere would not do: with
+    /// [`ZoneFlags::PCPU`], [`ZoneFlags::ZINIT`] or [`ZoneFlags::NOFREE`], where items may not be touched, over a
+    /// source, and on the slabs of a zone that has an init or fini.
     pub const fn hardening(mut self, hardening: Hardening) -> Self {
         self.config.hardening = Some(hardening);
         self
