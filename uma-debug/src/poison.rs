@@ -1,7 +1,8 @@
 //! Telling AddressSanitizer what is free, with the feature `asan`; nothing without it.
 //!
 //! Whether the program is built with the sanitizer is known only when it is linked. So its functions are
-//! referred to weakly: where they are missing their address is zero.
+//! referred to weakly: where they are missing their address is zero. The word that makes a name weak stands
+//! at each use, because it counts for one object file only, and uses are inlined into others.
 
 #[cfg(all(
     feature = "asan",
@@ -10,11 +11,9 @@
     target_pointer_width = "64"
 ))]
 mod imp {
-    use core::arch::{asm, global_asm};
+    use core::arch::asm;
     use core::ffi::c_void;
     use core::mem::transmute;
-
-    global_asm!(".weak __asan_poison_memory_region", ".weak __asan_unpoison_memory_region",);
 
     type Mark = unsafe extern "C" fn(*const c_void, usize);
 
@@ -24,6 +23,7 @@ mod imp {
             // SAFETY: loads the address that the linker put into the table for this name, or zero.
             unsafe {
                 asm!(
+                    concat!(".weak ", $name),
                     concat!("mov {}, qword ptr [rip + ", $name, "@GOTPCREL]"),
                     out(reg) address,
                     options(pure, readonly, nostack, preserves_flags),
