@@ -142,15 +142,85 @@ pub(crate) fn show_frame(frame: usize, f: &mut fmt::Formatter<'_>) -> fmt::Resul
         let Some(name) = symbol.name() else { return };
         found = true;
         result = result.and_then(|()| match (symbol.filename(), symbol.lineno()) {
-            (Some(file), Some(line)) => writeln!(f, "      {name:#} ({}:{line})", file.display()),
-            _ => writeln!(f, "      {name:#}"),
+            (Some(file), Some(line)) => {
+                show_name(&name, f).and_then(|()| writeln!(f, " ({}:{line})", file.display()))
+            }
+            _ => show_name(&name, f).and_then(|()| writeln!(f)),
         });
     });
     if found { result } else { writeln!(f, "      {frame:#x}") }
+}
+
+/// A line's beginning and a function's name, without what its parameters stand for: of the layers below a zone
+/// that would be several hundred bytes, each time.
+#[cfg(feature = "backtrace")]
+fn show_name(name: &dyn fmt::Display, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("      ")?;
+    fmt::Write::write_fmt(
+        &mut WithoutParameters { to: f, depth: 0, last: ' ' },
+        format_args!("{name:#}"),
+    )
+}
+
+/// Passes on text but for what is in angle brackets behind a name.
+#[cfg(feature = "backtrace")]
+struct WithoutParameters<'a> {
+    to: &'a mut dyn fmt::Write,
+    /// How many brackets are open, from the first that is behind a name.
+    depth: usize,
+    last: char,
+}
+
+#[cfg(feature = "backtrace")]
+impl fmt::Write for WithoutParameters<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for char in text.chars() {
+            let behind_a_name = self.last.is_alphanumeric() || matches!(self.last, '_' | ':');
+            let arrow = char == '>' && matches!(self.last, '-' | '=');
+            self.last = char;
+            match char {
+                '<' if self.depth > 0 || behind_a_name => {
+                    if self.depth == 0 {
+                        self.to.write_str("<_")?;
+                    }
+                    self.depth += 1;
+                }
+                '>' if self.depth > 0 && !arrow => {
+                    self.depth -= 1;
+                    if self.depth == 0 {
+                        self.to.write_char('>')?;
+                    }
+                }
+                _ if self.depth > 0 => {}
+                _ => self.to.write_char(char)?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The bare address.
 #[cfg(not(feature = "backtrace"))]
 pub(crate) fn show_frame(frame: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     writeln!(f, "      {frame:#x}")
+}
+
+#[cfg(all(test, feature = "backtrace"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_without_their_parameters() {
+        for (name, shown) in [
+            ("plain::name", "plain::name"),
+            ("refuse<uma::HostLock, &Kegs<&Pages<Lock, Kernel>, Lock>>", "refuse<_>"),
+            ("<alloc::Box<dyn Fn(u8) -> Vec<u8>> as Drop>::drop", "<alloc::Box<_> as Drop>::drop"),
+            ("call::<fn() -> Result<(), String>>::{closure#0}", "call::<_>::{closure#0}"),
+        ] {
+            let mut text = String::new();
+            let mut to = WithoutParameters { to: &mut text, depth: 0, last: ' ' };
+            fmt::Write::write_str(&mut to, name).unwrap();
+            assert_eq!(text, shown);
+        }
+    }
 }

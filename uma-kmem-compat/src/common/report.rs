@@ -69,9 +69,12 @@ pub(crate) unsafe fn set_reporter(reporter: Option<Reporter>) {
     REPORTER.store(reporter, Ordering::Release);
 }
 
-/// Says a line, without allocating: the caller may be an allocator in trouble. Cut after 510 bytes.
+/// What a report may have: an item's story has the calls that found it, and those that had it, line by line.
+const ROOM: usize = 8192;
+
+/// Says a line, without allocating: the caller may be an allocator in trouble. Cut after [`ROOM`].
 pub(super) fn say(what: fmt::Arguments<'_>) {
-    let mut line = Line { bytes: [0; 512], len: 0 };
+    let mut line = Line { bytes: [0; ROOM], len: 0 };
     let _ = fmt::Write::write_fmt(&mut line, format_args!("uma: {what}"));
     let reporter = REPORTER.load(Ordering::Acquire);
     if reporter.is_null() {
@@ -88,13 +91,13 @@ pub(super) fn say(what: fmt::Arguments<'_>) {
 }
 
 struct Line {
-    bytes: [u8; 512],
+    bytes: [u8; ROOM],
     len: usize,
 }
 
 impl fmt::Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = &mut self.bytes[self.len..510];
+        let room = &mut self.bytes[self.len..ROOM - 2];
         let mut fits = text.len().min(room.len());
         while !text.is_char_boundary(fits) {
             fits -= 1;
