@@ -29,6 +29,17 @@ fn bad_descriptions_say_what_is_wrong() {
     assert_eq!(error, CreateError::UnknownFlags(1 << 31));
 }
 
+#[test]
+fn a_secondary_zone_needs_slabs_under_it() {
+    let primary = Zone::create("slabs", 64, 7, ZoneFlags::empty()).unwrap();
+    // SAFETY: there are no callbacks.
+    let second = unsafe { primary.second_create("none", Callbacks::default()) }.unwrap();
+    // SAFETY: as above.
+    let error = unsafe { second.second_create("third", Callbacks::default()) }.unwrap_err();
+    assert_eq!(error.to_string(), "zone \"none\" has no slabs of its own");
+    assert!(matches!(error, CreateError::NoSlabs(name) if name.as_str() == "none"));
+}
+
 static LIVE: AtomicI64 = AtomicI64::new(0);
 
 unsafe extern "C-unwind" fn init(_: *mut c_void, size: c_int, _: c_int) -> c_int {

@@ -4,6 +4,7 @@
 use core::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use uma_kmem_compat::uma::core::ConfigFault;
 use uma_kmem_compat::umem::{
     Callbacks, CreateError, RETRY, Umc, Umem, UmemCache, exit, umem_alloc, umem_alloc_align,
     umem_free, umem_free_align, umem_nofail_callback, umem_reap, umem_zalloc,
@@ -44,7 +45,9 @@ fn what_cannot_be_is_an_error() {
     assert_eq!(make(8, 24, Umc::empty()), CreateError::BadAlign(24));
     assert_eq!(make(8, 8192, Umc::empty()), CreateError::BadAlign(8192));
     assert_eq!(make(8, 0, Umc::NOTOUCH | Umc::NOHASH), CreateError::BadFlags);
-    let numbers = [make(0, 0, Umc::empty()).errno(), make(usize::MAX, 0, Umc::empty()).errno()];
+    let (empty, huge) = (make(0, 0, Umc::empty()), make(usize::MAX, 0, Umc::empty()));
+    assert!(matches!(&empty, CreateError::Config(error) if error.fault == ConfigFault::ZeroSize));
+    let numbers = [empty.errno(), huge.errno()];
     assert_eq!(numbers, [22, 12]);
 }
 
