@@ -178,6 +178,12 @@ unsafe fn destroy(function: &'static str, handle: *mut ZoneHandle) {
     // SAFETY: the caller's duty is passed on unchanged.
     if let Ok(zone) = unsafe { ZONES.get(handle) } {
         zone.reclaim(Reclaim::DrainCpu);
+        // Readers leave by its handle, which goes with the zone.
+        if zone.shared().owns_smr.load(Ordering::Relaxed)
+            && let Some(smr) = zone.smr()
+        {
+            smr.synchronize();
+        }
     }
     // SAFETY: the caller's duty is passed on unchanged.
     match unsafe { ZONES.remove(handle) } {

@@ -28,7 +28,7 @@ unsafe extern "C" fn uma_freebsd_smr_create(
     })
 }
 
-/// Waits for readers.
+/// Waits for readers, who leave by this handle; so it goes after them.
 ///
 /// # Safety
 ///
@@ -38,9 +38,11 @@ unsafe extern "C" fn uma_freebsd_smr_destroy(handle: *mut SmrHandle) {
     const NAME: &str = "smr_destroy";
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.
-        match unsafe { SMRS.remove(handle) } {
-            Ok(smr) => smr.synchronize(),
-            Err(fault) => bad(NAME, "smr", fault),
+        let Some(smr) = (unsafe { smr(NAME, handle) }) else { return };
+        smr.synchronize();
+        // SAFETY: as above; nobody uses it any more.
+        if let Err(fault) = unsafe { SMRS.remove(handle) } {
+            bad(NAME, "smr", fault);
         }
     });
 }

@@ -61,6 +61,39 @@ static void sections(void)
 	CHECK_ABORTS("it was destroyed before", smr_enter(smr));
 }
 
+static void *end_smr(void *smr)
+{
+	smr_destroy(smr);
+	return NULL;
+}
+
+static void *end_zone(void *zone)
+{
+	uma_zdestroy(zone);
+	return NULL;
+}
+
+/* Who ends an SMR, or a zone with one, waits for readers; these leave by the name that they know. */
+static void readers_leave_what_is_being_destroyed(void)
+{
+	smr_t smr = smr_create("ends", 0, 0);
+	uma_zone_t zone = uma_zcreate("ends", 64, NULL, NULL, NULL, NULL, UMA_ALIGN_PTR, UMA_ZONE_SMR);
+	pthread_t reader, destroyer;
+
+	for (int round = 0; round < 2; round++) {
+		stage = 0;
+		CHECK_EQ(pthread_create(&reader, NULL, read_once, round ? uma_zone_get_smr(zone) : smr), 0);
+		while (stage != 1)
+			usleep(100);
+		CHECK_EQ(round ? pthread_create(&destroyer, NULL, end_zone, zone)
+			       : pthread_create(&destroyer, NULL, end_smr, smr), 0);
+		usleep(20000);
+		stage = 2;
+		CHECK_EQ(pthread_join(reader, NULL), 0);
+		CHECK_EQ(pthread_join(destroyer, NULL), 0);
+	}
+}
+
 static int dtors;
 
 static void counting_dtor(void *mem, int size, void *arg)
@@ -293,6 +326,7 @@ int main(void)
 	/* Whoever is never woken is a failure. */
 	alarm(120);
 	sections();
+	readers_leave_what_is_being_destroyed();
 	frees_are_deferred();
 	shared_smr();
 	at_the_limit();
