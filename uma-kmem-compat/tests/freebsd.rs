@@ -2,6 +2,7 @@
 #![cfg(feature = "freebsd")]
 
 use std::ffi::{c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicUsize, Ordering};
 
@@ -150,6 +151,39 @@ fn readers_see_no_item_that_was_freed() {
     zone.reclaim(Reclaim::Drain);
     zone.reclaim(Reclaim::DrainCpu);
     assert_eq!(zone.stats().used(), 0);
+}
+
+/// A dtor that unwinds, in the first of several batches of deferred frees, loses none of the others.
+#[test]
+fn a_dtor_that_unwinds_loses_no_deferred_free() {
+    static DTORS: AtomicUsize = AtomicUsize::new(0);
+
+    unsafe extern "C-unwind" fn dtor(_: *mut c_void, _: c_int, _: *mut c_void) {
+        assert_ne!(DTORS.fetch_add(1, Ordering::Relaxed), 0, "as planned");
+    }
+
+    let callbacks = Callbacks { dtor: Some(dtor), ..Callbacks::default() };
+    // SAFETY: the dtor does not touch the item.
+    let zone = unsafe { Zone::create_with("unwinds", 64, callbacks, 7, ZoneFlags::SMR) }.unwrap();
+    let items: Vec<_> = (0..300).map(|_| zone.alloc_smr(M::WAITOK).unwrap()).collect();
+    let smr = zone.smr().unwrap().clone();
+    let stage = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _section = smr.enter();
+            stage.wait();
+            stage.wait();
+        });
+        stage.wait();
+        // SAFETY: they came from this zone and are used no more.
+        items.into_iter().for_each(|item| unsafe { zone.free_smr(item) });
+        stage.wait();
+    });
+    assert_eq!(DTORS.load(Ordering::Relaxed), 0, "somebody was reading");
+    let unwound = catch_unwind(AssertUnwindSafe(|| zone.reclaim(Reclaim::DrainCpu)));
+    unwound.expect_err("the dtor unwinds");
+    zone.reclaim(Reclaim::DrainCpu);
+    assert_eq!((DTORS.load(Ordering::Relaxed), zone.cur(), zone.stats().used()), (300, 0, 0));
 }
 
 #[test]

@@ -128,7 +128,22 @@ impl Deferred {
         if let Some((goal, _)) = all.back() {
             self.smr.wait(*goal);
         }
-        for (_, batch) in all {
+        /// What a dtor that unwinds leaves of the other batches is due later.
+        struct Others<'a>(&'a Deferred, VecDeque<(u64, Vec<Item>)>);
+
+        impl Drop for Others<'_> {
+            fn drop(&mut self) {
+                if !self.1.is_empty() {
+                    let mut state = self.0.state();
+                    // Before what was stamped meanwhile, whose goals are later.
+                    self.1.append(&mut state.stamped);
+                    state.stamped = core::mem::take(&mut self.1);
+                }
+            }
+        }
+
+        let mut others = Others(self, all);
+        while let Some((_, batch)) = others.1.pop_front() {
             self.give(batch, &free);
         }
     }

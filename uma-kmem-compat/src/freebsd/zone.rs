@@ -696,11 +696,26 @@ impl Zone {
     pub fn destroy(self) {}
 }
 
+/// Frees what is deferred: all of it, also if a dtor unwinds once.
 impl Drop for Zone {
     fn drop(&mut self) {
-        if let Some(deferred) = self.smr.get() {
-            deferred.flush(true, self.expired());
+        struct Rest<'a>(&'a Zone);
+
+        impl Rest<'_> {
+            fn free(&self) {
+                if let Some(deferred) = self.0.smr.get() {
+                    deferred.flush(true, self.0.expired());
+                }
+            }
         }
+
+        impl Drop for Rest<'_> {
+            fn drop(&mut self) {
+                self.free();
+            }
+        }
+
+        Rest(self).free();
     }
 }
 
