@@ -135,7 +135,7 @@ pub unsafe fn free(at: *mut c_void, of: &Type) {
     }
 }
 
-/// Zeroes memory and frees it (`zfree`).
+/// Zeroes memory and frees it (`zfree`). What [`free`] does not free is not zeroed.
 ///
 /// # Safety
 ///
@@ -143,15 +143,12 @@ pub unsafe fn free(at: *mut c_void, of: &Type) {
 #[cfg(feature = "capi")]
 pub(super) unsafe fn zfree(at: *mut c_void, of: &Type) {
     let Some(item) = NonNull::new(at.cast::<u8>()) else { return };
-    match HEAP.usable_size(item) {
-        Ok(size) => {
-            for offset in 0..size {
-                // SAFETY: the memory is the caller's, who gives it up. Volatile, because nobody seems to read it.
-                unsafe { item.add(offset).write_volatile(0) };
-            }
-            // SAFETY: the caller's duty is passed on unchanged.
-            unsafe { free(at, of) };
-        }
+    let freed = HEAP.usable_size(item).and_then(|size| {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { HEAP.try_free_zeroed(item) }.map(|()| size)
+    });
+    match freed {
+        Ok(size) => of.0.counters.freed(size),
         Err(misuse) => refused("zfree", misuse),
     }
 }

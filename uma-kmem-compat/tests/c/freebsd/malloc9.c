@@ -133,6 +133,10 @@ static void misuse(void)
 	CHECK_ABORTS("the type is null", malloc(10, NULL, M_WAITOK));
 	free(at, M_MINE);
 	CHECK_ABORTS("free", free(at, M_MINE));
+	/* What is free is not zeroed: the mark by which that is found out lies there. */
+	at = malloc(100, M_MINE, M_WAITOK);
+	zfree(at, M_MINE);
+	CHECK_ABORTS("free", zfree(at, M_MINE));
 }
 
 /* The C library's are there, too. */
