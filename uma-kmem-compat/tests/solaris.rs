@@ -83,3 +83,48 @@ fn memory_of_any_size() {
     unsafe { kmem_free(core::ptr::null_mut(), 0) };
     kmem_reap();
 }
+
+/// A move callback that unwinds loses neither the object that it was offered nor those that others gave up.
+#[test]
+fn a_move_that_unwinds_loses_no_object() {
+    static OFFERED: AtomicU32 = AtomicU32::new(0);
+
+    unsafe extern "C-unwind" fn moves(
+        old: *mut c_void,
+        new: *mut c_void,
+        size: usize,
+        _: *mut c_void,
+    ) -> c_int {
+        assert_ne!(OFFERED.fetch_add(1, Ordering::Relaxed), 2, "as planned");
+        // SAFETY: both are objects of so many bytes.
+        unsafe { new.cast::<u8>().copy_from_nonoverlapping(old.cast(), size) };
+        // No.
+        1
+    }
+
+    let cache = KmemCache::create("moving", 256, 0, Kmc::empty()).unwrap();
+    // SAFETY: nothing of the cache is moved: every answer is no.
+    assert!(unsafe { cache.set_move(moves) });
+    let all: Vec<_> = (0..4000).map(|_| cache.alloc(Km::SLEEP).unwrap()).collect();
+    let (kept, freed): (Vec<_>, Vec<_>) =
+        all.into_iter().enumerate().partition(|(at, _)| at % 16 == 0);
+    // SAFETY: they came from this cache and are used no more.
+    freed.into_iter().for_each(|(_, object)| unsafe { cache.free(object) });
+    cache.reap_now();
+    for _ in 0..10_000 {
+        if OFFERED.load(Ordering::Relaxed) >= 3 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(OFFERED.load(Ordering::Relaxed) >= 3, "no scan came");
+    // SAFETY: as above.
+    kept.into_iter().for_each(|(_, object)| unsafe { cache.free(object) });
+    for _ in 0..10_000 {
+        if cache.stats().used() == 0 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    cache.destroy().unwrap();
+}

@@ -148,6 +148,19 @@ impl Drop for Scan {
     }
 }
 
+/// Objects of a cache that are ours, by allocation or by their owner's answer. They go back at the end, also if
+/// that is a callback that unwinds.
+struct Free<'a>(&'a Objects, Vec<NonNull<u8>>);
+
+impl Drop for Free<'_> {
+    fn drop(&mut self) {
+        for object in self.1.drain(..) {
+            // SAFETY: it is an object of this cache, and ours.
+            unsafe { self.0.free(object) };
+        }
+    }
+}
+
 /// Whether a scan is likely to find something.
 pub(super) fn worth_while(objects: &Objects) -> bool {
     let stats = objects.stats();
@@ -167,19 +180,16 @@ pub(super) fn defragment(objects: &Objects) {
         let sparse = sparse(objects);
         let before = objects.stats().slabs;
         counts.reclaimable.store(sparse.len() as u64, Ordering::Relaxed);
-        let mut free = Vec::new();
+        let mut free = Free(objects, Vec::new());
         'slabs: for (slab, olds) in &sparse {
             for old in olds {
-                let Some(new) = elsewhere(objects, &sparse, &mut free) else { break 'slabs };
-                if !offer(objects, *callback, *slab, *old, new, &mut free) {
+                let Some(new) = elsewhere(objects, &sparse, &mut free.1) else { break 'slabs };
+                if !offer(objects, *callback, *slab, *old, new, &mut free.1) {
                     continue 'slabs;
                 }
             }
         }
-        for object in free {
-            // SAFETY: it is an object of this cache that is ours, by allocation or by its owner's answer.
-            unsafe { objects.free(object) };
-        }
+        drop(free);
         objects.reclaim(Reclaim::DrainCpu);
         before
     };
@@ -247,6 +257,8 @@ fn offer(
     let counts = &objects.moves().counts;
     counts.callbacks.fetch_add(1, Ordering::Relaxed);
     let private = objects.callbacks().private;
+    // Should the callback unwind, the new object is nobody else's.
+    free.push(new);
     // SAFETY: `set_move` was promised that it takes two objects of this cache, and the memory of the old one
     // stays where it is (`hold`), whether or not it is in use.
     let said =
@@ -256,7 +268,6 @@ fn offer(
     let Some(answer) = Answer::of(said) else {
         known.pinned.insert(slab);
         drop(known);
-        free.push(new);
         objects.system().misuse(
             "kmem_move",
             format_args!("{objects}: the move callback returned {said}, which is no answer"),
@@ -267,22 +278,20 @@ fn offer(
     match answer {
         Answer::Yes => {
             known.later.remove(&address);
+            // The new object is its owner's now, and the old one is free.
+            free.pop();
             free.push(old);
             true
         }
         Answer::DontNeed => {
             known.later.remove(&address);
-            free.extend([old, new]);
+            free.push(old);
             true
         }
-        Answer::DontKnow => {
-            free.push(new);
-            true
-        }
+        Answer::DontKnow => true,
         Answer::No => {
             known.later.remove(&address);
             known.pinned.insert(slab);
-            free.push(new);
             false
         }
         Answer::Later => {
@@ -292,7 +301,6 @@ fn offer(
                 known.later.remove(&address);
                 known.pinned.insert(slab);
             }
-            free.push(new);
             true
         }
     }
