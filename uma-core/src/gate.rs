@@ -22,7 +22,7 @@
 //!
 //! A woken caller already owns its place, so nobody can overtake it: service is strictly in order of
 //! arrival, also of one who needs much before one who needs little. One who needs more than there can
-//! be is refused, asleep or not, and holds up nobody.
+//! be is refused, when it comes or when the limit is lowered, wherever it stands in the queue.
 //!
 //! A task waits as a thread does, in the same queue ([`Reserve`]). Its node lies in its future; if that
 //! is dropped while it waits the node is withdrawn, and if it has been granted room by then, the room
@@ -71,10 +71,14 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// Changes the limit, at any time, and serves whom that helps.
+    /// Changes the limit, at any time; serves whom that helps, and refuses those who need more than there
+    /// can be now, wherever they stand in the queue.
     pub(crate) fn set_max(&self, max: u64) {
-        self.max.store(max, Ordering::SeqCst);
-        self.hand_out();
+        let lowered = self.max.swap(max, Ordering::SeqCst) > max;
+        let _serve = Then(self, Self::hand_out);
+        if lowered {
+            self.refuse();
+        }
     }
 
     pub(crate) fn units(&self) -> u64 {
@@ -130,16 +134,6 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
 
     /// Serves waiting callers, first come first served, as long as there is room.
     fn hand_out(&self) {
-        /// Serves the others if a wake-up unwinds; a second panic aborts, as it does when the elements of
-        /// a `Vec` are dropped.
-        struct Others<'a, L: RawMutex, Z: Sleep>(&'a Gate<L, Z>);
-
-        impl<L: RawMutex, Z: Sleep> Drop for Others<'_, L, Z> {
-            fn drop(&mut self) {
-                self.0.hand_out();
-            }
-        }
-
         loop {
             let mut queue = self.queue.lock();
             let Some(need) = queue.first_need() else { return };
@@ -147,13 +141,31 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
             let Some(state) = self.serve(need) else { return };
             let waker = queue.settle_first(state);
             drop(queue);
-            let others = Others(self);
-            match waker {
-                Some(Wake::Thread(waker)) => self.sleep.wake(&waker),
-                Some(Wake::Task(waker)) => waker.wake(),
-                None => {}
-            }
+            let others = Then(self, Self::hand_out);
+            self.wake(waker);
             core::mem::forget(others);
+        }
+    }
+
+    /// Refuses all who need more than there can be. Who comes later finds the limit as it is: it is read
+    /// under the lock that this takes after it was set.
+    fn refuse(&self) {
+        loop {
+            let mut queue = self.queue.lock();
+            let Some(waker) = queue.refuse_above(self.max.load(Ordering::SeqCst)) else { return };
+            self.word.fetch_sub(ONE_SLEEPER, Ordering::SeqCst);
+            drop(queue);
+            let others = Then(self, Self::refuse);
+            self.wake(waker);
+            core::mem::forget(others);
+        }
+    }
+
+    fn wake(&self, waker: Option<Wake<Z::Waker>>) {
+        match waker {
+            Some(Wake::Thread(waker)) => self.sleep.wake(&waker),
+            Some(Wake::Task(waker)) => waker.wake(),
+            None => {}
         }
     }
 
@@ -309,6 +321,16 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
         }
         // SAFETY: passed on from the caller.
         unsafe { self.queue.let_go() };
+    }
+}
+
+/// What is still to be done for the others, also if a wake-up unwinds; a second panic aborts, as it does
+/// when the elements of a `Vec` are dropped.
+struct Then<'a, L: RawMutex, Z: Sleep>(&'a Gate<L, Z>, fn(&Gate<L, Z>));
+
+impl<L: RawMutex, Z: Sleep> Drop for Then<'_, L, Z> {
+    fn drop(&mut self) {
+        (self.1)(self.0);
     }
 }
 

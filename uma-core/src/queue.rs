@@ -132,7 +132,31 @@ impl<W> List<W> {
     pub(crate) fn settle_first(&mut self, state: State) -> Option<Wake<W>> {
         // SAFETY: a node in the list is alive.
         let node = unsafe { self.first.as_ref() }?;
-        // SAFETY: it is in the list, and of this era as all in it.
+        // SAFETY: it is in the list.
+        unsafe { self.settle(node, state) }
+    }
+
+    /// Takes the first waiter that needs more than `most` off the list, tells it that it is refused, and
+    /// returns whom to wake once the lock is dropped. `None` if there is no such waiter.
+    pub(crate) fn refuse_above(&mut self, most: u64) -> Option<Option<Wake<W>>> {
+        let mut at = self.first;
+        // SAFETY: a node in the list is alive.
+        while let Some(node) = unsafe { at.as_ref() } {
+            if node.need > most {
+                // SAFETY: it is in the list.
+                return Some(unsafe { self.settle(node, State::Refused) });
+            }
+            // SAFETY: links are only touched under the lock.
+            at = unsafe { *node.next.get() };
+        }
+        None
+    }
+
+    /// # Safety
+    ///
+    /// The node is in the list.
+    unsafe fn settle(&mut self, node: &Node<W>, state: State) -> Option<Wake<W>> {
+        // SAFETY: it is in the list, as the caller says, and of this era as all in it.
         unsafe { self.unlink(node) };
         // SAFETY: the waker of a listed node is touched under the lock only.
         let waker = unsafe { (*node.waker.get()).take() };

@@ -257,7 +257,7 @@ fn group_sleepers() {
     let [a, b] = zones.map(Result::unwrap);
     let fillers = RawZone::builder("filler", layout(2048)).group(&MACHINE).build().unwrap();
     // The machine is full but for nothing.
-    let held = take(&fillers, 100);
+    let mut held = take(&fillers, 100);
     assert_eq!(held.len(), 32);
     let served = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -272,13 +272,15 @@ fn group_sleepers() {
             }
         }
         assert!(a.exhausted() && b.exhausted());
-        give(&fillers, held);
+        // Room for 4 at a time.
+        give(&fillers, held.split_off(31));
+        while served.lock().unwrap().len() != 64 {
+            thread::yield_now();
+        }
     });
-    // Many are served at once here: 4 by each item of a filler, and all of them in the end.
-    let mut served = served.into_inner().unwrap();
-    served.sort_unstable();
-    assert!(served.iter().copied().eq(0..64), "{served:?}");
+    check_order(&served.into_inner().unwrap(), 3);
     assert!(!a.exhausted() && !b.exhausted());
+    give(&fillers, held);
     drop((a, b, fillers));
     assert_eq!((MACHINE.bytes(), PART.bytes()), (0, 0));
 }
@@ -351,6 +353,78 @@ fn fork() {
         assert_eq!(sleeper.join().unwrap(), 1);
         assert_eq!(status, 0, "the child ended with status {status:#x}");
     });
+}
+
+/// Who waits for an item that is larger than a group's lowered limit is refused at once, also behind one who
+/// goes on waiting.
+#[test]
+fn a_lowered_group_refuses_what_it_can_never_hold() {
+    static GROUP: ZoneGroup = ZoneGroup::new("lowered", NonZeroU64::new(96), Park);
+    let zone = |size| RawZone::builder("lowered", layout(size)).bucket(0).group(&GROUP).build();
+    let [small, large] = [32, 64].map(|size| zone(size).unwrap());
+    let held = take(&small, 10);
+    assert_eq!(held.len(), 3);
+    // Long enough for any machine; only a mistake waits so long.
+    let late = Request::until(Park::deadline_in(Duration::from_secs(30)));
+    thread::scope(|scope| {
+        let threads: Vec<_> = [&small, &large, &small, &large]
+            .into_iter()
+            .enumerate()
+            .map(|(number, zone)| {
+                let thread = scope.spawn(move || zone.alloc(late));
+                while GROUP.sleepers() != number as u64 + 1 {
+                    thread::yield_now();
+                }
+                thread
+            })
+            .collect();
+        GROUP.set_max_bytes(NonZeroU64::new(40));
+        let [first, second, third, fourth] = <[_; 4]>::try_from(threads).unwrap();
+        for refused in [fourth, second] {
+            let error = refused.join().unwrap().unwrap_err();
+            assert_eq!(error.reason(), AllocError::GroupLimit);
+        }
+        assert_eq!((first.is_finished(), third.is_finished(), GROUP.sleepers()), (false, false, 2));
+        give(&small, held);
+        let item = first.join().unwrap().unwrap();
+        give(&small, vec![item]);
+        let item = third.join().unwrap().unwrap();
+        give(&small, vec![item]);
+    });
+    assert_eq!(GROUP.bytes(), 0);
+}
+
+/// What a zone leaves in use when it ends goes on counting in its groups, until somebody writes it off.
+#[test]
+fn lost_items_count_until_they_are_written_off() {
+    static ROOT: ZoneGroup = ZoneGroup::new("root", NonZeroU64::new(1000), Park);
+    static LEAF: ZoneGroup = ZoneGroup::within(&ROOT, "leaf", None, Park);
+    let zone = |group| RawZone::builder("leaky", layout(100)).group(group).build().unwrap();
+    let each = layout(100).pad_to_align().size() as u64;
+    let leaf = zone(&LEAF);
+    let items = take(&leaf, 3);
+    let returned = take(&leaf, 2);
+    give(&leaf, returned);
+    drop(leaf);
+    let root = zone(&ROOT);
+    let more = take(&root, 1);
+    drop(root);
+    assert_eq!((items.len(), more.len()), (3, 1));
+    assert_eq!((LEAF.lost_bytes(), LEAF.bytes()), (3 * each, 3 * each));
+    assert_eq!((ROOT.lost_bytes(), ROOT.bytes()), (4 * each, 4 * each));
+    let next = zone(&ROOT);
+    let room = take(&next, 100);
+    assert_eq!(room.len() as u64, 1000 / each - 4, "what leaks is bounded, too");
+    assert_eq!(LEAF.write_off(), 3 * each);
+    assert_eq!((LEAF.lost_bytes(), LEAF.bytes()), (0, 0));
+    assert_eq!((ROOT.lost_bytes(), ROOT.bytes()), (each, (room.len() as u64 + 1) * each));
+    assert_eq!((ROOT.write_off(), ROOT.write_off(), LEAF.write_off()), (each, 0, 0));
+    let rest = take(&next, 100);
+    assert_eq!((room.len() + rest.len()) as u64, 1000 / each);
+    give(&next, room);
+    give(&next, rest);
+    drop(next);
+    assert_eq!((ROOT.bytes(), ROOT.lost_bytes()), (0, 0));
 }
 
 /// A ctor that fails on an item from the caches does not cost a place.

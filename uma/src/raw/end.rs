@@ -59,7 +59,9 @@ where
             unsafe { Core::let_go(self.core, platform) };
             return;
         }
-        // The zone keeps its hold for ever, and so the memory that the items lie in.
+        // The zone keeps its hold for ever, and so the memory that the items lie in, which goes on counting in
+        // its group.
+        core.limit().source().lose(core.limit().items());
         report_leak(platform, &self.zone.config, live, core.own_slabs(), core.edge());
         if core.is_alone() {
             // SAFETY: it was closed; nobody will use its slabs any more, so no fork has to lock them.
