@@ -60,8 +60,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         self.empty_depot(keep);
         if mode != Reclaim::Idle {
             // Buckets that grew in a rush start small again.
-            let largest = self.largest.load(Ordering::Relaxed);
-            self.capacity.store(self.config.bucket.min(largest), Ordering::Relaxed);
+            self.capacity.store(self.config.bucket, Ordering::Relaxed);
         }
         self.delete_empty();
         true
@@ -175,7 +174,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         stats.allocs = self.allocs.load(Ordering::Relaxed);
         stats.frees = self.frees.load(Ordering::Relaxed);
         stats.cached = cached + self.depot.lock().items() as u64;
-        stats.bucket_size = u32::from(self.capacity.load(Ordering::Relaxed));
+        stats.bucket_size = u32::from(self.new_capacity());
         stats.slots = cpus as u32;
         stats.mode = self.percpu.mode();
     }

@@ -291,7 +291,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     /// up.
     fn empty_bucket(&self) -> Option<Owned> {
         let largest = self.largest.load(Ordering::Relaxed);
-        let capacity = self.capacity.load(Ordering::Relaxed).min(largest);
+        let capacity = self.new_capacity();
         loop {
             let kept = self.lock_depot().take_empty();
             match kept {
@@ -303,6 +303,12 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
                 None => return Owned::new_in(&self.metadata, capacity, self.bookkeeping),
             }
         }
+    }
+
+    /// Items that a new bucket has room for.
+    pub(crate) fn new_capacity(&self) -> u16 {
+        let largest = self.largest.load(Ordering::Relaxed);
+        self.capacity.load(Ordering::Relaxed).min(largest)
     }
 
     /// Locks the depot. CPUs that meet there make buckets grow: then they come less often.
@@ -320,8 +326,9 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         if self.strain.fetch_add(1, Ordering::Relaxed) % GROW_AFTER != GROW_AFTER - 1 {
             return;
         }
+        // What a bound says is looked at where a bucket is made: stored here it could outlive the bound.
         let larger = next_capacity(self.capacity.load(Ordering::Relaxed));
-        self.capacity.store(larger.min(self.largest.load(Ordering::Relaxed)), Ordering::Relaxed);
+        self.capacity.store(larger.min(self.config.max_bucket), Ordering::Relaxed);
     }
 
     /// Leaves a bucket to the depot, or takes it apart if the depot has enough.
@@ -364,6 +371,57 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         }
         if traffic.frees != 0 {
             self.frees.fetch_add(traffic.frees, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::alloc::Layout;
+
+    use uma_core::Reclaim;
+    use uma_keg::{Keg, SlabConfig};
+    use uma_testkit::{Fake, HeapMeta};
+
+    use super::*;
+    use crate::{CacheConfig, CpuLocks, CurrentCpu};
+
+    #[derive(Clone, Copy)]
+    struct First;
+
+    impl CurrentCpu for First {
+        fn cpus(&self) -> usize {
+            1
+        }
+
+        fn current(&self) -> usize {
+            0
+        }
+    }
+
+    /// Whoever meets the bound of 0, and is slow to say that buckets are too small, does not say so to the
+    /// caches for whom the bound has been lifted meanwhile; nor does a slow drain.
+    #[test]
+    fn a_bound_leaves_nothing_behind() {
+        let (pages, metadata) = (Fake::new(), HeapMeta::new());
+        let keg: Keg<_, parking_lot::RawMutex> =
+            Keg::new(&pages, Layout::new::<u64>(), SlabConfig::new()).unwrap();
+        let config = CacheConfig { bucket: 4, max_bucket: 16, depot: 64 };
+        let cache: BucketCache<_, _, parking_lot::RawMutex, _> =
+            BucketCache::new(keg, CpuLocks::new(First), &metadata, config);
+        let slow: [&dyn Fn(); 2] =
+            [&|| (0..4 * GROW_AFTER).for_each(|_| cache.strained()), &|| {
+                cache.drain(Reclaim::Trim);
+            }];
+        for slow in slow {
+            cache.set_max_cached(Some(0));
+            assert_eq!(cache.new_capacity(), 0);
+            // What it stores it could store as well after the next line.
+            slow();
+            cache.largest.store(config.max_bucket, Ordering::SeqCst);
+            assert!(cache.new_capacity() >= config.bucket, "nothing is cached any more");
+            cache.set_max_cached(None);
+            assert_eq!(cache.new_capacity(), config.bucket);
         }
     }
 }
