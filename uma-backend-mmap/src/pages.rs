@@ -16,6 +16,9 @@ use crate::sync::{DefaultLock, Mutex, MutexGuard};
 use crate::sys::{DECOMMITS, Errno, Kernel, System, page_size};
 use crate::{Config, MmapStats};
 
+/// The flag of a run that is left out of core dumps.
+const HIDDEN: u8 = 1;
+
 /// Supplies runs of pages from memory mapped in large chunks.
 ///
 /// It honours any alignment for which the system has address space. Runs from memory that was never
@@ -37,6 +40,9 @@ use crate::{Config, MmapStats};
 /// assert_eq!(PAGES.stats().dirty, 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// A run for a request [without dump](Request::without_dump) is left out of core dumps where the system can
+/// do that, as Linux can. It costs up to two mappings while it lives, of about 65,000 that a process may have.
 ///
 /// If it is dropped, chunks that still have live runs stay mapped.
 ///
@@ -198,6 +204,18 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
         // SAFETY: the range is inside a live run, which the caller owns, and not used from now on.
         let walled = unsafe { self.system.wall(at, len) };
         self.calls.protect.count(walled).map_err(PageError::System)
+    }
+
+    /// Leaves a run out of core dumps, if the system can do that, and notes it in the run.
+    fn hide(&self, run: PageRun) -> PageRun {
+        let (base, layout, zeroed) = (run.base(), run.layout(), run.is_zeroed());
+        // SAFETY: the run is ours, and lies in a mapping.
+        let hidden = unsafe { self.system.dump(base, layout.size(), false) };
+        match self.calls.hint.count(hidden) {
+            // SAFETY: these are the parts of the run.
+            Ok(()) => unsafe { PageRun::from_parts(base, layout, zeroed, HIDDEN) },
+            Err(_) => run,
+        }
     }
 
     fn lock(&self, page: usize) -> MutexGuard<'_, L, State> {
@@ -430,15 +448,21 @@ unsafe impl<L: RawMutex, S: System> PageSupplier for MmapPages<L, S> {
         page_size()
     }
 
-    fn alloc_pages(&self, layout: Layout, _: Request) -> Result<PageRun, PageError> {
+    fn alloc_pages(&self, layout: Layout, request: Request) -> Result<PageRun, PageError> {
         let page = page_size();
         PageError::check(layout, page)?;
         let run = self.lock(page).carve(layout, page);
-        run.map_or_else(|| self.grow(layout, page), Ok)
+        let run = run.map_or_else(|| self.grow(layout, page), Ok)?;
+        Ok(if request.may_be_dumped() { run } else { self.hide(run) })
     }
 
     unsafe fn free_pages(&self, run: PageRun) {
         let (start, len) = (run.base().addr().get(), run.layout().size());
+        if run.flag() == HIDDEN {
+            // If the system refuses, whoever has these pages next is not in dumps either.
+            // SAFETY: the run is ours again, and lies in a mapping.
+            let _ = self.calls.hint.count(unsafe { self.system.dump(run.base(), len, true) });
+        }
         let mut state = self.state.lock();
         if !state.give(start, len, true) {
             return;

@@ -129,6 +129,17 @@ pub unsafe trait System: Sync {
     /// The system has no huge pages.
     unsafe fn huge(&self, at: NonNull<u8>, len: usize, huge: HugePages) -> Result<(), Errno>;
 
+    /// Says whether pages belong into core dumps.
+    ///
+    /// # Safety
+    ///
+    /// They lie in a mapping of `map`.
+    ///
+    /// # Errors
+    ///
+    /// There would be too many mappings, or the system has no such thing.
+    unsafe fn dump(&self, at: NonNull<u8>, len: usize, yes: bool) -> Result<(), Errno>;
+
     /// Gives a mapping a name, for `/proc/self/maps`.
     ///
     /// # Safety
@@ -264,6 +275,18 @@ unsafe impl System for Kernel {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     unsafe fn huge(&self, _: NonNull<u8>, _: usize, huge: HugePages) -> Result<(), Errno> {
         if huge == HugePages::System { Ok(()) } else { Err(libc::ENOSYS) }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unsafe fn dump(&self, at: NonNull<u8>, len: usize, yes: bool) -> Result<(), Errno> {
+        let advice = if yes { libc::MADV_DODUMP } else { libc::MADV_DONTDUMP };
+        // SAFETY: it changes no contents.
+        unsafe { Self::advise(at, len, advice) }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    unsafe fn dump(&self, _: NonNull<u8>, _: usize, _: bool) -> Result<(), Errno> {
+        Err(libc::ENOSYS)
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]

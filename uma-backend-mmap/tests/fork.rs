@@ -76,6 +76,11 @@ unsafe impl System for &Slow {
         Err(libc::ENOSYS)
     }
 
+    unsafe fn dump(&self, at: NonNull<u8>, len: usize, yes: bool) -> Result<(), Errno> {
+        // SAFETY: as above.
+        unsafe { Kernel.dump(at, len, yes) }
+    }
+
     unsafe fn name(&self, _: NonNull<u8>, _: usize, _: &CStr) -> Result<(), Errno> {
         Err(libc::ENOSYS)
     }

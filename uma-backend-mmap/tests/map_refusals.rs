@@ -133,6 +133,10 @@ unsafe impl System for &'static Refusing {
         unreachable!("a map wishes for nothing")
     }
 
+    unsafe fn dump(&self, _: NonNull<u8>, _: usize, _: bool) -> Result<(), Errno> {
+        unreachable!("a map says nothing about dumps")
+    }
+
     unsafe fn name(&self, _: NonNull<u8>, _: usize, _: &CStr) -> Result<(), Errno> {
         unreachable!("as above")
     }

@@ -419,3 +419,53 @@ fn threads_with_trims_among_them() {
     assert_eq!((stats.in_use, stats.dirty, stats.chunks), (0, 0, 1));
     balanced(&PAGES);
 }
+
+/// Whether the mapping at an address is in core dumps, if the system tells.
+#[cfg(target_os = "linux")]
+fn is_dumped(at: usize) -> Option<bool> {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut inside = false;
+    for line in smaps.lines() {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let hex = |text| usize::from_str_radix(text, 16).ok();
+        if let Some((start, end)) = range.and_then(|(start, end)| hex(start).zip(hex(end))) {
+            inside = (start..end).contains(&at);
+        } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| inside) {
+            return Some(!flags.split(' ').any(|flag| flag == "dd"));
+        }
+    }
+    None
+}
+
+/// A run for a request without dump is not dumped, its neighbours are, and so is who has its pages next.
+#[test]
+#[cfg(target_os = "linux")]
+fn runs_are_left_out_of_core_dumps() {
+    let pages = MmapPages::with_config(Config::DEFAULT.chunks(MIB, MIB));
+    let layout = Layout::from_size_align(64 * KIB, 64 * KIB).unwrap();
+    let is_in_dumps = |run: &PageRun| {
+        let start = run.base().addr().get();
+        let [first, last] = [start, start + run.layout().size() - 1].map(is_dumped);
+        assert_eq!(first, last);
+        first
+    };
+    let before = take(&pages, 64 * KIB, 64 * KIB);
+    if is_in_dumps(&before).is_none() {
+        println!("NOT TESTED: what is dumped, which /proc/self/smaps of this system does not tell");
+        return give(&pages, before);
+    }
+    let hidden = pages.alloc_pages(layout, Request::NOWAIT.without_dump()).unwrap();
+    let behind = take(&pages, 64 * KIB, 64 * KIB);
+    assert_eq!([&before, &hidden, &behind].map(is_in_dumps), [true, false, true].map(Some));
+    assert!(hidden.is_zeroed());
+    fill(&hidden, 7);
+    assert!(all(&hidden, 7));
+    let at = hidden.base();
+    give(&pages, hidden);
+    let next = take(&pages, 64 * KIB, 64 * KIB);
+    assert_eq!((next.base(), is_in_dumps(&next)), (at, Some(true)));
+    for run in [before, behind, next] {
+        give(&pages, run);
+    }
+    assert_eq!(pages.stats().hints, 3, "a name, and two about dumps");
+}

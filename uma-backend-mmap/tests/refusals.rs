@@ -18,7 +18,7 @@ use uma_testkit::conformance;
 const MIB: usize = 1 << 20;
 const KIB: usize = 1 << 10;
 
-const KINDS: [&str; 7] = ["map", "unmap", "discard", "wall", "protect", "unwall", "hint"];
+const KINDS: [&str; 8] = ["map", "unmap", "discard", "wall", "protect", "unwall", "hint", "dump"];
 
 /// A system that refuses calls, and knows what is mapped.
 #[derive(Default)]
@@ -110,6 +110,12 @@ unsafe impl System for &'static Refusing {
         unsafe { Kernel.huge(at, len, huge) }
     }
 
+    unsafe fn dump(&self, at: NonNull<u8>, len: usize, yes: bool) -> Result<(), Errno> {
+        self.may("dump")?;
+        // SAFETY: as above.
+        unsafe { Kernel.dump(at, len, yes) }
+    }
+
     unsafe fn name(&self, at: NonNull<u8>, len: usize, name: &CStr) -> Result<(), Errno> {
         self.may("hint")?;
         // SAFETY: as above.
@@ -135,7 +141,10 @@ unsafe fn all(at: NonNull<u8>, len: usize, byte: u8) -> bool {
 
 fn take(pages: &Pages, size: usize, align: usize, held: &mut Vec<Held>) {
     let layout = Layout::from_size_align(size, align).unwrap();
-    match pages.alloc_pages(layout, Request::NOWAIT) {
+    // Some are left out of core dumps.
+    let request =
+        if held.len() % 8 == 5 { Request::NOWAIT.without_dump() } else { Request::NOWAIT };
+    match pages.alloc_pages(layout, request) {
         Ok(run) => {
             // SAFETY: the run is ours; what is zeroed is initialised.
             unsafe {

@@ -43,6 +43,8 @@ const WAIT: u32 = 1;
 const ZERO: u32 = 2;
 const RESERVE: u32 = 4;
 const NO_PAGES: u32 = 8;
+const NO_DUMP: u32 = 16;
+const FOR_GOOD: u32 = 32;
 
 impl Request {
     /// Fail rather than wait (`M_NOWAIT`). It is about sleeping: short locks may still be taken.
@@ -72,6 +74,18 @@ impl Request {
     /// Makes do with what is held already: page suppliers are not asked (`M_NOVM`).
     pub const fn without_pages(self) -> Self {
         Self { flags: self.flags | NO_PAGES, ..self }
+    }
+
+    /// Pages that are taken for it are to be left out of core dumps (`M_NODUMP`). Kegs say so to page
+    /// suppliers, for all their slabs or for none; a supplier that cannot do that need not.
+    pub const fn without_dump(self) -> Self {
+        Self { flags: self.flags | NO_DUMP, ..self }
+    }
+
+    /// Pages that are taken for it are kept as long as there is the zone (`M_NEVERFREED`): a supplier may put
+    /// them where they are in nobody's way. Kegs say so for slabs that are never given back.
+    pub const fn for_good(self) -> Self {
+        Self { flags: self.flags | FOR_GOOD, ..self }
     }
 
     /// The same request, but failing rather than waiting.
@@ -104,6 +118,16 @@ impl Request {
         self.flags & NO_PAGES == 0
     }
 
+    /// Whether pages may be in core dumps.
+    pub const fn may_be_dumped(self) -> bool {
+        self.flags & NO_DUMP == 0
+    }
+
+    /// Whether pages are kept as long as there is the zone.
+    pub const fn is_for_good(self) -> bool {
+        self.flags & FOR_GOOD != 0
+    }
+
     /// Until when the caller may sleep.
     pub const fn deadline(self) -> Deadline {
         self.deadline
@@ -117,6 +141,8 @@ impl core::fmt::Debug for Request {
             .field("zero", &self.wants_zero())
             .field("reserve", &self.may_use_reserve())
             .field("pages", &self.may_take_pages())
+            .field("dump", &self.may_be_dumped())
+            .field("for_good", &self.is_for_good())
             .field("deadline", &self.deadline.nanoseconds())
             .finish()
     }

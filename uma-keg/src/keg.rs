@@ -288,6 +288,7 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
             None => Some(self.meta.alloc_meta(self.layout.header()).ok_or(AllocError::Metadata)?),
             Some(_) => None,
         };
+        let request = self.layout.upkeep().request(request);
         let run = match self.pages.alloc_pages(self.run(), request) {
             Ok(run) => run,
             Err(error) => {

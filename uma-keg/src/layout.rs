@@ -46,7 +46,7 @@
 
 use core::alloc::Layout;
 
-use uma_core::ConfigFault;
+use uma_core::{ConfigFault, Request};
 
 use crate::divide::{DIVIDENDS, Reciprocal};
 use crate::slab::{BINS, HEADER_ALIGN, header_size};
@@ -92,6 +92,18 @@ pub(crate) struct Upkeep {
     pub(crate) zeroed: bool,
     /// Never give them back as long as the keg lives.
     pub(crate) kept: bool,
+    /// Leave them out of core dumps.
+    pub(crate) undumped: bool,
+}
+
+impl Upkeep {
+    const NONE: Self = Self { zeroed: false, kept: false, undumped: false };
+
+    /// The request for the pages of a slab, with what the supplier is to know of it.
+    pub(crate) const fn request(&self, request: Request) -> Request {
+        let request = if self.kept { request.for_good() } else { request };
+        if self.undumped { request.without_dump() } else { request }
+    }
 }
 
 impl SlabConfig {
@@ -108,7 +120,7 @@ impl SlabConfig {
             one_run: false,
             spread: false,
             copies: 1,
-            upkeep: Upkeep { zeroed: false, kept: false },
+            upkeep: Upkeep::NONE,
         }
     }
 
@@ -193,6 +205,13 @@ impl SlabConfig {
     /// was an item once stays readable, and holds what an item of the keg held.
     pub const fn kept(mut self) -> Self {
         self.upkeep.kept = true;
+        self
+    }
+
+    /// Slabs are left out of core dumps, if the supplier can do that (`UMA_ZONE_NODUMP`): it is
+    /// [told](uma_core::Request::without_dump).
+    pub const fn undumped(mut self) -> Self {
+        self.upkeep.undumped = true;
         self
     }
 }
@@ -337,7 +356,7 @@ impl SlabLayout {
             random: false,
             guard: 0,
             copies: 1,
-            upkeep: Upkeep { zeroed: false, kept: false },
+            upkeep: Upkeep::NONE,
         }
     }
 

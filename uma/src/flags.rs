@@ -43,8 +43,9 @@ bitflags::bitflags! {
         /// The zone serves those who supply pages: headers lie in their slabs, and buckets come from memory
         /// that is held already (`M_NOVM`), never from a page supplier.
         const VM = 1 << 12;
-        /// Changes nothing so far: none of our page suppliers can leave slabs out of core dumps. One of your own
-        /// can, for all that it supplies.
+        /// Slabs are left out of core dumps, where the page supplier can do that: that of an ordinary process
+        /// can on Linux, and costs a mapping or two for each slab then. Suppliers are told by
+        /// [`Request::may_be_dumped`](uma_core::Request::may_be_dumped).
         const NODUMP = 1 << 13;
         /// For malloc(9). Changes nothing: slabs are found by address in every zone.
         const MALLOC = 1 << 14;

@@ -26,7 +26,8 @@ bitflags::bitflags! {
         const NOVM = 0x200;
         /// May take what the zone keeps in reserve.
         const USE_RESERVE = 0x400;
-        /// Nothing: core dumps are a matter of the zone.
+        /// Nothing: core dumps are a matter of the zone. Told to page suppliers of zones with
+        /// [`ZoneFlags::NODUMP`].
         const NODUMP = 0x800;
         /// Nothing: how to search an address space.
         const FIRSTFIT = 0x1000;
@@ -84,6 +85,8 @@ impl M {
         flags.set(Self::ZERO, request.wants_zero());
         flags.set(Self::USE_RESERVE, request.may_use_reserve());
         flags.set(Self::NOVM, !request.may_take_pages());
+        flags.set(Self::NODUMP, !request.may_be_dumped());
+        flags.set(Self::NEVERFREED, request.is_for_good());
         // The bits are few and low.
         flags.bits() as c_int
     }

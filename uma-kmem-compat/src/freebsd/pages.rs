@@ -370,7 +370,7 @@ unsafe impl Sync for Aside {}
 
 impl Aside {
     /// Pages for so many slabs (`uma_zone_reserve_kva`): `None` if the host has not so many.
-    pub(super) fn new(slab: usize, slabs: usize) -> Option<Self> {
+    pub(super) fn new(slab: usize, slabs: usize, request: Request) -> Option<Self> {
         let page = Host.pages().page_size();
         let align = slab.checked_next_power_of_two()?.max(page);
         let runs = slabs.checked_mul(slab.checked_next_multiple_of(align)?)?;
@@ -378,7 +378,7 @@ impl Aside {
         let books = (runs / page / 8 + 64).checked_next_multiple_of(page)?;
         let bytes = runs.checked_add(books)?.checked_add(align)?;
         let layout = Layout::from_size_align(bytes, page).ok()?;
-        let run = Host.pages().alloc_pages(layout, Request::WAIT).ok()?;
+        let run = Host.pages().alloc_pages(layout, request).ok()?;
         let (base, flag) = (run.base(), run.flag());
         // SAFETY: the run is ours until this is dropped, and no slab lies in it any more then: a zone's pages
         // share it.

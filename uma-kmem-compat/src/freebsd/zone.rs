@@ -594,7 +594,11 @@ impl Zone {
         }
         let slabs = items.div_ceil(per_slab);
         let Ok(count) = usize::try_from(slabs) else { return false };
-        let Some(aside) = Aside::new(stats.slab_bytes, count) else { return false };
+        let request = match self.flags().contains(uma::ZoneFlags::NODUMP) {
+            true => Request::WAIT.without_dump(),
+            false => Request::WAIT,
+        };
+        let Some(aside) = Aside::new(stats.slab_bytes, count, request) else { return false };
         if self.shared.region.set(aside).is_err() {
             return false;
         }

@@ -183,8 +183,8 @@ impl<P: Platform, H, O> RawZoneBuilder<P, H, O> {
     /// How much is checked. Otherwise the platform says (see [`Platform::hardening`]).
     ///
     /// No allocation is [sampled](Hardening::sampled) where memory from elsewhere would not do: with
-    /// [`ZoneFlags::PCPU`], [`ZoneFlags::ZINIT`] or [`ZoneFlags::NOFREE`], where items may not be touched, over a
-    /// source, and on the slabs of a zone that has an init or fini.
+    /// [`ZoneFlags::PCPU`], [`ZoneFlags::ZINIT`], [`ZoneFlags::NOFREE`] or [`ZoneFlags::NODUMP`], where items may not
+    /// be touched, over a source, and on the slabs of a zone that has an init or fini.
     pub const fn hardening(mut self, hardening: Hardening) -> Self {
         self.config.hardening = Some(hardening);
         self
@@ -373,9 +373,9 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         let pads = O::pads(source).copied().unwrap_or(Pads::none(source.layout()));
         // Red zones are where there is room for them.
         let hardening = hardening.red_zones(pads.outer().size() != pads.item().size());
-        // Memory between guard pages has not been through the hooks of a source below, lies in no slab, and
-        // has one copy.
-        let in_slabs = ZoneFlags::ZINIT | ZoneFlags::NOFREE | ZoneFlags::PCPU;
+        // Memory between guard pages has not been through the hooks of a source below, lies in no slab, has
+        // one copy, and is dumped.
+        let in_slabs = ZoneFlags::ZINIT | ZoneFlags::NOFREE | ZoneFlags::PCPU | ZoneFlags::NODUMP;
         let sampled = !O::keeps_state(source) && !self.flags().intersects(in_slabs);
         let subject = Subject {
             zone: self.config.name,

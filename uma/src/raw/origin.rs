@@ -60,6 +60,9 @@ impl Wishes {
         if has(ZoneFlags::NOFREE) {
             slab = slab.kept();
         }
+        if has(ZoneFlags::NODUMP) {
+            slab = slab.undumped();
+        }
         if has(ZoneFlags::NOTOUCH) || has(ZoneFlags::OFFPAGE) {
             slab = slab.outside_headers().no_touch();
         }

@@ -316,6 +316,49 @@ fn no_pages_for_a_request_without() {
     toy.assert_clean();
 }
 
+/// Pages of a zone that is not to be dumped are asked for so, and those of slabs that stay are said to stay.
+#[test]
+fn suppliers_are_told_of_dumps_and_of_slabs_that_stay() {
+    use std::alloc::{self, Layout};
+    use std::sync::Mutex;
+    use uma::{FnPages, Host, WithPages};
+
+    static ASKED: Mutex<Vec<Request>> = Mutex::new(Vec::new());
+
+    unsafe fn allocf(_: *mut (), layout: Layout, _: &mut u8, request: Request) -> *mut u8 {
+        ASKED.lock().unwrap().push(request);
+        // SAFETY: a run has a size.
+        unsafe { alloc::alloc(layout) }
+    }
+
+    unsafe fn freef(_: *mut (), run: *mut u8, layout: Layout, _: u8) {
+        // SAFETY: it came from `allocf`, with this layout.
+        unsafe { alloc::dealloc(run, layout) }
+    }
+
+    // SAFETY: the heap supplies what is asked for, on any thread; all copies lead there.
+    let pages = unsafe { FnPages::new(4096, std::ptr::null_mut(), allocf, freef) };
+    // SAFETY: as above.
+    let platform = unsafe { WithPages::from_parts(Host, pages) };
+    for (flags, dumped, for_good) in [
+        (ZoneFlags::empty(), true, false),
+        (ZoneFlags::NODUMP, false, false),
+        (ZoneFlags::NOFREE, true, true),
+        (ZoneFlags::NODUMP | ZoneFlags::NOFREE, false, true),
+    ] {
+        let zone = RawZone::builder_in("told", layout(64, 8), platform).flags(flags);
+        let zone = zone.build().unwrap();
+        zone.prealloc(1).unwrap();
+        let items: Vec<_> = (0..500).map(|_| zone.alloc(Request::NOWAIT).unwrap()).collect();
+        let asked = std::mem::take(&mut *ASKED.lock().unwrap());
+        assert!(asked.len() > 1);
+        let told = |request: &Request| (request.may_be_dumped(), request.is_for_good());
+        assert!(asked.iter().all(|request| told(request) == (dumped, for_good)), "{flags}");
+        // SAFETY: the items came from the zone.
+        items.into_iter().for_each(|item| unsafe { zone.free(item) });
+    }
+}
+
 /// Flags that say nothing here are accepted all the same, alone and together, and all are told again.
 #[test]
 fn accepted_flags_are_told_by_name() {

@@ -104,6 +104,96 @@ static void set_aside(void)
 	uma_zdestroy(zone);
 }
 
+/* Whether a core dump has the page at an address: 1, 0, or -1 where the system does not tell. */
+static int is_dumped(const void *at)
+{
+	FILE *smaps = fopen("/proc/self/smaps", "r");
+	unsigned long long start, end;
+	char line[4096];
+	int inside = 0, dumped = -1;
+
+	while (smaps != NULL && fgets(line, sizeof(line), smaps) != NULL) {
+		if (sscanf(line, "%llx-%llx ", &start, &end) == 2)
+			inside = (uintptr_t)at >= start && (uintptr_t)at < end;
+		else if (inside && strncmp(line, "VmFlags:", 8) == 0)
+			dumped = strstr(line, " dd") == NULL;
+	}
+	if (smaps != NULL)
+		fclose(smaps);
+	return dumped;
+}
+
+static void nodump(void)
+{
+	uma_zone_t plain = uma_zcreate("dumped", 64, NULL, NULL, NULL, NULL, UMA_ALIGN_PTR, 0);
+	uma_zone_t secret = uma_zcreate("secret", 64, NULL, NULL, NULL, NULL, UMA_ALIGN_PTR,
+					UMA_ZONE_NODUMP);
+	uma_zone_t aside = uma_zcreate("aside", 64, NULL, NULL, NULL, NULL, UMA_ALIGN_PTR,
+				       UMA_ZONE_NODUMP);
+	void *item = uma_zalloc(plain, M_WAITOK), *hidden = uma_zalloc(secret, M_WAITOK), *kept;
+
+	CHECK_EQ(uma_zone_reserve_kva(aside, 10), 1);
+	kept = uma_zalloc(aside, M_WAITOK);
+	if (is_dumped(item) < 0) {
+		printf("NOT TESTED: NODUMP, because /proc/self/smaps does not tell\n");
+	} else {
+		CHECK_EQ(is_dumped(item), 1);
+		CHECK_EQ(is_dumped(hidden), 0);
+		CHECK_EQ(is_dumped(kept), 0);
+	}
+	uma_zfree(plain, item);
+	uma_zfree(secret, hidden);
+	uma_zfree(aside, kept);
+	uma_zdestroy(plain);
+	uma_zdestroy(secret);
+	uma_zdestroy(aside);
+}
+
+/* What a function that supplies pages is told of the zone. */
+static int told;
+
+static void *told_pages(uma_zone_t zone, size_t size, int domain, uint8_t *pflag, int wait)
+{
+	void *at;
+
+	(void)zone;
+	(void)domain;
+	told = wait;
+	*pflag = 0;
+	return posix_memalign(&at, PAGE_SIZE, size) == 0 ? at : NULL;
+}
+
+static void told_free(void *item, size_t size, uint8_t pflag)
+{
+	(void)size;
+	(void)pflag;
+	free(item);
+}
+
+static void suppliers_are_told(void)
+{
+	static const struct {
+		uint32_t flag;
+		int told;
+	} all[] = {
+		{ 0, 0 },
+		{ UMA_ZONE_NODUMP, M_NODUMP },
+		{ UMA_ZONE_NOFREE, M_NEVERFREED },
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		uma_zone_t zone =
+			uma_zcreate("told", 64, NULL, NULL, NULL, NULL, UMA_ALIGN_PTR, all[i].flag);
+
+		uma_zone_set_allocf(zone, told_pages);
+		uma_zone_set_freef(zone, told_free);
+		uma_zfree(zone, uma_zalloc(zone, M_WAITOK));
+		CHECK_EQ(told & (M_NODUMP | M_NEVERFREED), all[i].told);
+		CHECK(told & M_ZERO);
+		uma_zdestroy(zone);
+	}
+}
+
 int main(void)
 {
 	own_functions(64);
@@ -111,5 +201,7 @@ int main(void)
 	own_functions(5000);
 	exhausted();
 	set_aside();
+	nodump();
+	suppliers_are_told();
 	return 0;
 }
