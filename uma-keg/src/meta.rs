@@ -51,12 +51,14 @@ pub struct MetaKegs<P: PageSupplier + Copy, L: RawMutex> {
 }
 
 impl<P: PageSupplier + Copy, L: RawMutex> MetaKegs<P, L> {
-    /// Over pages of 4096 bytes. `P` is mostly a reference to a supplier.
+    /// Over pages of 4096 bytes or fewer. `P` is mostly a reference to a supplier.
     pub const fn new(pages: P) -> Self {
         Self::with_page_size(pages, 4096)
     }
 
-    /// Over pages of `page_size` bytes: the supplier's own size or a multiple of it.
+    /// Over pages of `page_size` bytes: the supplier's own size or a multiple of it. It must be known before the
+    /// supplier is asked, since this can be a `static`: where it is not, give the largest that can be. Of a
+    /// supplier whose pages are larger still no memory can be had.
     ///
     /// # Panics
     ///

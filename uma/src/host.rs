@@ -14,8 +14,20 @@ use crate::lock::HostLock;
 use crate::{Platform, Registry, hardening as debug};
 
 pub(crate) static PAGES: MmapPages<HostLock> = MmapPages::with_lock(Config::DEFAULT);
+/// The largest pages that a system on this kind of processor may have, which must be known before the system can
+/// be asked. Metadata lies in slabs of these.
+const LARGEST_PAGE: usize = if cfg!(any(
+    target_arch = "x86",
+    target_arch = "x86_64",
+    target_arch = "riscv64",
+    target_arch = "s390x",
+)) {
+    4096
+} else {
+    64 << 10
+};
 pub(crate) static METADATA: MetaKegs<&'static MmapPages<HostLock>, HostLock> =
-    MetaKegs::new(&PAGES);
+    MetaKegs::with_page_size(&PAGES, LARGEST_PAGE);
 static REGISTRY: Registry<HostLock> = Registry::new();
 
 /// The platform of an ordinary process: pages by mmap, one slot per CPU of the machine, waiting by
@@ -138,5 +150,18 @@ impl Sleep for Park {
 
     fn wake(&self, waker: &Thread) {
         waker.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uma_core::PageSupplier;
+
+    use super::*;
+
+    /// On other systems there would be no metadata, and so no cache and no zone.
+    #[test]
+    fn the_pages_of_this_system_are_no_larger_than_thought() {
+        assert!(LARGEST_PAGE.is_multiple_of(PAGES.page_size()), "{}", PAGES.page_size());
     }
 }
