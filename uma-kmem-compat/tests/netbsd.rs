@@ -111,7 +111,7 @@ fn pages_from_functions_go_back() {
     fn layout() -> std::alloc::Layout {
         std::alloc::Layout::from_size_align(2 * PAGE, PAGE).unwrap()
     }
-    unsafe extern "C" fn alloc(_: *mut c_void, _: c_int) -> *mut c_void {
+    unsafe extern "C-unwind" fn alloc(_: *mut c_void, _: c_int) -> *mut c_void {
         if OUT.load(Ordering::Relaxed) == 3 {
             return std::ptr::null_mut();
         }
@@ -119,7 +119,7 @@ fn pages_from_functions_go_back() {
         // SAFETY: the layout has a size, and the skew is less than the second page.
         unsafe { std::alloc::alloc(layout()).add(SKEW.load(Ordering::Relaxed)).cast() }
     }
-    unsafe extern "C" fn free(_: *mut c_void, page: *mut c_void) {
+    unsafe extern "C-unwind" fn free(_: *mut c_void, page: *mut c_void) {
         OUT.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: it came from above.
         unsafe {

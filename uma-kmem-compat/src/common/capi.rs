@@ -2,7 +2,12 @@
 
 use core::ffi::{c_char, c_int};
 
-use super::{boundary, policy, report, text};
+use super::{policy, report, text};
+
+/// [`boundary`](super::boundary) of no system.
+fn boundary<R>(function: &'static str, body: impl FnOnce() -> R) -> R {
+    super::boundary(None, function, body)
+}
 
 /// Sets a policy. 0, or -1 if there is no such policy or it has no such value.
 ///

@@ -7,7 +7,6 @@
 //! says that life goes on.
 #![allow(dead_code, unused_imports, reason = "not every set of faces needs all of it")]
 
-#[cfg(feature = "capi")]
 mod boundary;
 #[cfg(feature = "capi")]
 mod capi;
@@ -25,10 +24,10 @@ mod runs;
 
 #[cfg(feature = "capi")]
 pub(crate) use self::{
-    boundary::boundary,
     handle::{BadHandle, Handle, Handles},
     name::text,
 };
+pub(crate) use boundary::boundary;
 pub(crate) use policy::Switch;
 pub(crate) use report::System;
 pub(crate) use runs::Runs;

@@ -22,13 +22,14 @@ pub type Init = unsafe extern "C-unwind" fn(*mut c_void, c_int, c_int) -> c_int;
 pub type Fini = unsafe extern "C-unwind" fn(*mut c_void, c_int);
 /// `uma_alloc`: the zone's handle, bytes, domain, the flag of the slab, `M_*`.
 pub type AllocPages =
-    unsafe extern "C" fn(*mut c_void, usize, c_int, *mut u8, c_int) -> *mut c_void;
+    unsafe extern "C-unwind" fn(*mut c_void, usize, c_int, *mut u8, c_int) -> *mut c_void;
 /// `uma_free`: memory, bytes, the flag of the slab.
-pub type FreePages = unsafe extern "C" fn(*mut c_void, usize, u8);
+pub type FreePages = unsafe extern "C-unwind" fn(*mut c_void, usize, u8);
 /// `uma_import`: argument, room for items, how many, domain, `M_*`. Returns how many there are.
-pub type Import = unsafe extern "C" fn(*mut c_void, *mut *mut c_void, c_int, c_int, c_int) -> c_int;
+pub type Import =
+    unsafe extern "C-unwind" fn(*mut c_void, *mut *mut c_void, c_int, c_int, c_int) -> c_int;
 /// `uma_release`: argument, items, how many.
-pub type Release = unsafe extern "C" fn(*mut c_void, *mut *mut c_void, c_int);
+pub type Release = unsafe extern "C-unwind" fn(*mut c_void, *mut *mut c_void, c_int);
 /// `uma_maxaction_t`: the zone's handle, and 1.
 pub type Maxaction = unsafe extern "C-unwind" fn(*mut c_void, c_int);
 
@@ -37,9 +38,10 @@ pub type Ctor2002 = unsafe extern "C-unwind" fn(*mut c_void, c_int, *mut c_void)
 /// `uma_init` of 2002.
 pub type Init2002 = unsafe extern "C-unwind" fn(*mut c_void, c_int);
 /// `uma_alloc` of 2002: the zone's handle, bytes, the flag of the slab, `M_*`.
-pub type AllocPages2002 = unsafe extern "C" fn(*mut c_void, c_int, *mut u8, c_int) -> *mut c_void;
+pub type AllocPages2002 =
+    unsafe extern "C-unwind" fn(*mut c_void, c_int, *mut u8, c_int) -> *mut c_void;
 /// `uma_free` of 2002: memory, bytes, the flag of the slab.
-pub type FreePages2002 = unsafe extern "C" fn(*mut c_void, c_int, u8);
+pub type FreePages2002 = unsafe extern "C-unwind" fn(*mut c_void, c_int, u8);
 
 /// The four callbacks of a zone; for a secondary or a cache zone `init` and `fini` are its `zinit` and `zfini`.
 #[derive(Clone, Copy, Debug, Default)]

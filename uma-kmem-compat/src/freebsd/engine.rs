@@ -126,7 +126,7 @@ unsafe impl Send for Imported {}
 unsafe impl Sync for Imported {}
 
 // SAFETY: whoever made the zone vouches that the functions hand out items of their own, each once until it is
-// released. They are `extern "C"`, so they do not unwind.
+// released. One that unwinds hands out nothing, and what it was to take is lost.
 unsafe impl ItemSource for Imported {
     fn layout(&self) -> Layout {
         self.item

@@ -24,6 +24,7 @@ use uma_backend_static::StaticPages;
 use super::callbacks::Era;
 use super::shared::{Lent, Shared};
 use super::{M, SYSTEM, deferred};
+use crate::common::boundary;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
 type Region = StaticPages<<Host as Platform>::Lock>;
@@ -158,15 +159,15 @@ fn call(
     let wait = M::of(request) | M::ZERO.bits() as core::ffi::c_int;
     let mut flag = 0;
     // SAFETY: whoever set the function vouches for it.
-    let memory = unsafe {
+    let memory = boundary(Some(&SYSTEM), "uma_alloc", || unsafe {
         match allocf {
-            Era::Today(allocf) => allocf(handle, bytes, 0, &raw mut flag, wait),
+            Era::Today(allocf) => Some(allocf(handle, bytes, 0, &raw mut flag, wait)),
             Era::Old(allocf) => {
                 let bytes = core::ffi::c_int::try_from(bytes).ok()?;
-                allocf(handle, bytes, &raw mut flag, wait)
+                Some(allocf(handle, bytes, &raw mut flag, wait))
             }
         }
-    };
+    })?;
     Some((NonNull::new(memory.cast())?, flag))
 }
 
@@ -174,18 +175,18 @@ fn call(
 fn give_back(shared: &Shared, lent: Lent, flag: u8) {
     let at: *mut c_void = lent.base.as_ptr().cast();
     // SAFETY: whoever set the function vouches for it; it gets what the other one returned.
-    unsafe {
+    boundary(Some(&SYSTEM), "uma_free", || unsafe {
         match shared.freef.get() {
             Some(Era::Today(freef)) => freef(at, lent.bytes, flag),
             Some(Era::Old(freef)) => freef(at, lent.bytes as core::ffi::c_int, flag),
             None => {}
         }
-    }
+    });
 }
 
 // SAFETY: runs come from the host, from memory that `startup` or `Shared::region` was given for good, or from
-// functions whose user vouches for them, and go back to where they came from. These are `extern "C"`, so nothing
-// unwinds.
+// functions whose user vouches for them, and go back to where they came from. One of these that
+// would unwind ends the process.
 unsafe impl PageSupplier for Pages {
     fn page_size(&self) -> usize {
         Self::host().page_size()

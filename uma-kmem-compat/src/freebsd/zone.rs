@@ -37,6 +37,8 @@ pub struct Zone {
     _action: Action,
     shared: Arc<Shared>,
     smr: OnceLock<Deferred>,
+    /// One less than the alignment of items, or 0 where they are not ours.
+    mask: usize,
 }
 
 /// The zone of the engine. Those on slabs of their own can be primary zones, so their type is known.
@@ -113,7 +115,13 @@ impl Parts {
     }
 
     fn finish(self, kind: Kind, smr: Option<Smr>) -> Zone {
-        let zone = Zone { kind, _action: self.action, shared: self.shared, smr: OnceLock::new() };
+        let smr_of = OnceLock::new();
+        let mut zone =
+            Zone { kind, _action: self.action, shared: self.shared, smr: smr_of, mask: 0 };
+        let stats = zone.stats();
+        if stats.per_slab != 0 || stats.secondary {
+            zone.mask = stats.align.saturating_sub(1);
+        }
         if let Some(smr) = smr {
             let _ = zone.smr.set(Deferred::new(smr));
         }
@@ -411,6 +419,13 @@ impl Zone {
                 Kind::Other(zone) => zone.free(item, arg.cast()),
             }
         }
+    }
+
+    /// Whether a pointer has the alignment of an item; those of cache zones have any.
+    #[cfg(feature = "capi")]
+    #[inline]
+    pub(super) fn is_aligned(&self, item: NonNull<u8>) -> bool {
+        item.addr().get() & self.mask == 0
     }
 
     #[cold]

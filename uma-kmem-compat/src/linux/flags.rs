@@ -84,6 +84,8 @@ bitflags! {
         const NO_USER_FLAGS = 0x1000_0000;
         /// Means nothing here.
         const SKIP_KFENCE = 0x2000_0000;
+        /// Means nothing here.
+        const NO_OBJ_EXT = 0x4000_0000;
 
         /// Those that have a cache look at every free.
         const DEBUG = Self::CONSISTENCY_CHECKS.bits() | Self::RED_ZONE.bits() | Self::POISON.bits()

@@ -19,11 +19,12 @@ use uma::core::{Decommit, Name, PageError, PageRun, PageSupplier, Protect, Regio
 use uma::debug::{FRAMES, Report, Verdict};
 use uma::{Hardening, Host, Platform, Registry};
 
-use crate::common::Runs;
+use super::SYSTEM;
+use crate::common::{Runs, boundary};
 use crate::sync::{AtomicPtr, Ordering};
 
 /// Returns when every reader who was reading as it was called has ended: `synchronize_rcu`.
-pub type GracePeriod = extern "C" fn();
+pub type GracePeriod = extern "C-unwind" fn();
 
 /// Null: there is none.
 static GRACE_PERIOD: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
@@ -44,7 +45,8 @@ pub(super) fn wait_for_grace_period() -> bool {
     }
     // SAFETY: `set_grace_period` stored a function of this type.
     let function = unsafe { core::mem::transmute::<*mut (), GracePeriod>(function) };
-    function();
+    // Pages are on their way while it runs.
+    boundary(Some(&SYSTEM), "synchronize_rcu", || function());
     true
 }
 
@@ -122,8 +124,8 @@ impl Pages {
 }
 
 // SAFETY: runs come from the host, which keeps the promises; a run that is kept was given back, so nobody
-// else has it until it is handed out again or goes back to the host. Nothing here unwinds: a grace period is an
-// `extern "C"` function, and lists are allocated infallibly or the process ends.
+// else has it until it is handed out again or goes back to the host. Nothing here unwinds: a grace period that
+// would ends the process, and lists are allocated infallibly or the process ends.
 unsafe impl PageSupplier for Pages {
     fn page_size(&self) -> usize {
         Host.pages().page_size()
@@ -214,7 +216,7 @@ unsafe impl Platform for Surroundings {
 
     fn misuse(&self, report: &Report<'_>) -> Verdict {
         // It ends the process if the policy is so.
-        super::SYSTEM.misuse("kmem_cache", format_args!("{report}"));
+        SYSTEM.misuse("kmem_cache", format_args!("{report}"));
         Verdict::Ignore
     }
 
@@ -231,6 +233,6 @@ unsafe impl Platform for Surroundings {
     }
 
     fn report(&self, message: fmt::Arguments<'_>) {
-        super::SYSTEM.report("kmem_cache_destroy", message);
+        SYSTEM.report("kmem_cache_destroy", message);
     }
 }

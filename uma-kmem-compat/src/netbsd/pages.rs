@@ -21,12 +21,13 @@ use uma::core::{Decommit, Name, PageError, PageRun, PageSupplier, Protect, Regio
 use uma::debug::{FRAMES, Report, Verdict};
 use uma::{Hardening, Host, Platform, Registry};
 
+use super::SYSTEM;
 use super::hooks::told;
-use crate::common::Runs;
+use crate::common::{Runs, boundary};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// Returns when every reader who was reading as it was called has ended: `pserialize_perform`.
-pub type PassiveSerialize = extern "C" fn();
+pub type PassiveSerialize = extern "C-unwind" fn();
 
 /// Null: there is none.
 static PSERIALIZE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
@@ -47,7 +48,8 @@ pub(super) fn pserialize() -> bool {
     }
     // SAFETY: `set_pserialize` stored a function of this type.
     let function = unsafe { core::mem::transmute::<*mut (), PassiveSerialize>(function) };
-    function();
+    // Pages may be on their way while it runs.
+    boundary(Some(&SYSTEM), "pserialize_perform", || function());
     true
 }
 
@@ -56,9 +58,9 @@ pub(super) fn pserialize() -> bool {
 #[repr(C)]
 pub struct PageAllocator {
     /// A page, or null; of the pool and `PR_WAITOK` or `PR_NOWAIT`.
-    pub alloc: Option<unsafe extern "C" fn(*mut c_void, c_int) -> *mut c_void>,
+    pub alloc: Option<unsafe extern "C-unwind" fn(*mut c_void, c_int) -> *mut c_void>,
     /// Takes a page back.
-    pub free: Option<unsafe extern "C" fn(*mut c_void, *mut c_void)>,
+    pub free: Option<unsafe extern "C-unwind" fn(*mut c_void, *mut c_void)>,
     /// The size of a page in bytes, a power of two, to which it is aligned; 0 for the system's.
     pub page_size: c_uint,
 }
@@ -68,8 +70,8 @@ pub struct PageAllocator {
 pub(super) enum Source {
     Host,
     Functions {
-        alloc: unsafe extern "C" fn(*mut c_void, c_int) -> *mut c_void,
-        free: unsafe extern "C" fn(*mut c_void, *mut c_void),
+        alloc: unsafe extern "C-unwind" fn(*mut c_void, c_int) -> *mut c_void,
+        free: unsafe extern "C-unwind" fn(*mut c_void, *mut c_void),
         page: usize,
     },
 }
@@ -123,13 +125,13 @@ impl Supply {
                 PageError::check(layout, page)?;
                 let pool = self.pool.load(Ordering::Relaxed);
                 // SAFETY: whoever made the pool promised that it may be called so.
-                let at = unsafe { alloc(pool, told()) };
+                let at = boundary(Some(&SYSTEM), "pa_alloc", || unsafe { alloc(pool, told()) });
                 let base = NonNull::new(at.cast::<u8>()).ok_or(PageError::Exhausted)?;
                 if layout.size() != page || !base.addr().get().is_multiple_of(layout.align()) {
                     // SAFETY: it came from there just now.
-                    unsafe { free(pool, at) };
+                    boundary(Some(&SYSTEM), "pa_free", || unsafe { free(pool, at) });
                     if !self.told.swap(true, Ordering::Relaxed) {
-                        super::SYSTEM.report(
+                        SYSTEM.report(
                             "pool_allocator",
                             format_args!(
                                 "a page of {page} bytes at {:#x} is not aligned to its size; the pool has no use for it",
@@ -155,7 +157,9 @@ impl Supply {
             Source::Functions { free, .. } => {
                 let pool = self.pool.load(Ordering::Relaxed);
                 // SAFETY: it came from the function's counterpart, and nobody uses it any more.
-                unsafe { free(pool, run.base().as_ptr().cast()) };
+                boundary(Some(&SYSTEM), "pa_free", || unsafe {
+                    free(pool, run.base().as_ptr().cast());
+                });
             }
         }
     }
@@ -218,8 +222,8 @@ impl Pages {
 }
 
 // SAFETY: runs come from the host or from functions that promise the same; a run that is kept was given back, so
-// nobody else has it until it is handed out again or goes back. Nothing here unwinds: the functions are
-// `extern "C"`, and lists are allocated infallibly or the process ends.
+// nobody else has it until it is handed out again or goes back. Nothing here unwinds: a function
+// of the program that would ends the process, and lists are allocated infallibly or the process ends.
 unsafe impl PageSupplier for Pages {
     fn page_size(&self) -> usize {
         match self.0.source {
@@ -307,7 +311,7 @@ unsafe impl Platform for Surroundings {
 
     fn misuse(&self, report: &Report<'_>) -> Verdict {
         // It ends the process if the policy is so.
-        super::SYSTEM.misuse("pool", format_args!("{report}"));
+        SYSTEM.misuse("pool", format_args!("{report}"));
         Verdict::Ignore
     }
 
@@ -324,6 +328,6 @@ unsafe impl Platform for Surroundings {
     }
 
     fn report(&self, message: fmt::Arguments<'_>) {
-        super::SYSTEM.report("pool_destroy", message);
+        SYSTEM.report("pool_destroy", message);
     }
 }

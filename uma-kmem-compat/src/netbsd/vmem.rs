@@ -13,12 +13,12 @@ use super::VmFlags;
 
 /// Imports a span of a size from the source, with `VM_*` flags, and says where it is: 0, or an error
 /// (`vmem_import_t`). Never called with `VM_SLEEP`: the arena waits itself.
-pub type ImportFn = unsafe extern "C" fn(*mut c_void, usize, c_uint, *mut usize) -> c_int;
+pub type ImportFn = unsafe extern "C-unwind" fn(*mut c_void, usize, c_uint, *mut usize) -> c_int;
 /// The same, and says how large the span is, which is no less than asked for (`vmem_ximport_t`).
 pub type XimportFn =
-    unsafe extern "C" fn(*mut c_void, usize, *mut usize, c_uint, *mut usize) -> c_int;
+    unsafe extern "C-unwind" fn(*mut c_void, usize, *mut usize, c_uint, *mut usize) -> c_int;
 /// Takes a span back (`vmem_release_t`).
-pub type ReleaseFn = unsafe extern "C" fn(*mut c_void, usize, usize);
+pub type ReleaseFn = unsafe extern "C-unwind" fn(*mut c_void, usize, usize);
 
 /// How an arena imports spans.
 #[derive(Clone, Copy, Debug)]

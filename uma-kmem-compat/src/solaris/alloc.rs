@@ -21,6 +21,28 @@ static HEAP: Heap = Heap::new("kmem_alloc", SizeClasses::KMEM_ALLOC, &PAGES, &SY
 /// No memory is larger, however long one waits.
 const MOST: usize = 1 << 47;
 
+/// What [`kmem_avail`] says at most: 1 GiB.
+const PLENTY: usize = 1 << 30;
+
+/// Bytes that are free in the machine, or the address space that the process may have, whichever is less
+/// (`kmem_maxavail`).
+pub fn kmem_maxavail() -> usize {
+    // SAFETY: it reads a number.
+    let of = |name| unsafe { libc::sysconf(name) };
+    let pages = usize::try_from(of(libc::_SC_AVPHYS_PAGES)).unwrap_or(0);
+    let each = usize::try_from(of(libc::_SC_PAGESIZE)).unwrap_or(0);
+    let mut bound = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: 0 };
+    // SAFETY: it writes to the structure.
+    unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut bound) };
+    let space = usize::try_from(bound.rlim_cur).unwrap_or(usize::MAX);
+    pages.saturating_mul(each).min(space)
+}
+
+/// The same, but 1 GiB at most (`kmem_avail`): what a request may hope for.
+pub fn kmem_avail() -> usize {
+    kmem_maxavail().min(PLENTY)
+}
+
 fn attempt(size: usize, request: Request) -> Result<NonNull<u8>, AllocError> {
     if size >= MOST {
         return Err(AllocError::Unsupported);

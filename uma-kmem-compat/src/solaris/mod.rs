@@ -39,7 +39,9 @@ mod vmem;
 pub use crate::common::objects::{
     Answer, Callbacks, Constructor, Destructor, MoveCallback, ReclaimCallback,
 };
-pub use alloc::{kmem_alloc, kmem_alloc_tryhard, kmem_free, kmem_zalloc};
+pub use alloc::{
+    kmem_alloc, kmem_alloc_tryhard, kmem_avail, kmem_free, kmem_maxavail, kmem_zalloc,
+};
 pub use cache::{CreateError, KmemCache, Leaked};
 pub use flags::{Km, Kmc};
 
@@ -80,4 +82,9 @@ fn look_after() {
 pub fn kmem_reap() {
     objects::reap_all(&SYSTEM);
     alloc::reclaim();
+}
+
+/// Whether caches made from now on are checked (`kmem_debugging`): the policy `solaris.kmem_flags`.
+pub fn kmem_debugging() -> bool {
+    KMEM_FLAGS.get() != "off"
 }

@@ -18,6 +18,7 @@ use uma_vmem::{
 };
 
 use super::{Km, SYSTEM, kmem_reap};
+use crate::common::boundary;
 use crate::common::objects::Backing;
 
 /// `VM_BESTFIT`, `VM_FIRSTFIT`, `VM_NEXTFIT`.
@@ -284,12 +285,17 @@ impl Backing for Vmem {
     fn take(&self, layout: Layout) -> Option<NonNull<u8>> {
         let align = layout.align().max(self.arena.quantum());
         let constraints = Constraints::new().align(align);
-        let at = self.arena.xalloc(layout.size(), constraints, Policy::Instant, Request::NOWAIT);
+        // The function that imports is the program's.
+        let at = boundary(Some(&SYSTEM), "vmem_alloc", || {
+            self.arena.xalloc(layout.size(), constraints, Policy::Instant, Request::NOWAIT)
+        });
         NonNull::new(ptr::with_exposed_provenance_mut(at.ok()?))
     }
 
     unsafe fn give(&self, at: NonNull<u8>, layout: Layout) {
-        self.free("kmem_cache", at.addr().get(), layout.size());
+        boundary(Some(&SYSTEM), "vmem_free", || {
+            self.free("kmem_cache", at.addr().get(), layout.size());
+        });
     }
 }
 

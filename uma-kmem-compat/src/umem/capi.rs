@@ -9,12 +9,18 @@ use super::{
     SYSTEM, Umc, Umem, UmemCache, alloc,
 };
 use crate::common::objects::or_null;
-use crate::common::{BadHandle, Handle, Handles, boundary, text};
+use crate::common::{BadHandle, Handle, Handles, text};
 
 /// `umem_cache_t`, as C has it.
 type Cache = Handle<UmemCache>;
 
 static CACHES: Handles<UmemCache, { u16::from_le_bytes(*b"uc") }> = Handles::new();
+
+/// [`boundary`](crate::common::boundary) of this face.
+#[inline(always)]
+fn boundary<R>(function: &'static str, body: impl FnOnce() -> R) -> R {
+    crate::common::boundary(Some(&SYSTEM), function, body)
+}
 
 /// Something is wrong with a handle that was given to `function`.
 #[cold]

@@ -1,4 +1,5 @@
-//! `UMEM_DEBUG`, `UMEM_OPTIONS` and `UMEM_LOGGING`: lists of words, read once.
+//! `UMEM_DEBUG`, `UMEM_OPTIONS` and `UMEM_LOGGING`: lists of words, read once. Where one is not in the environment,
+//! the program may have a function that returns such a list (see `init`).
 //!
 //! A word that is not known, or means nothing here, is told; it changes nothing else.
 
@@ -43,7 +44,8 @@ impl Settings {
                 ("UMEM_OPTIONS", Self::options),
                 ("UMEM_LOGGING", Self::logging),
             ] {
-                let list = std::env::var(variable).unwrap_or_default();
+                let set = std::env::var(variable).ok();
+                let list = set.or_else(|| super::init::words(variable)).unwrap_or_default();
                 settings.read(variable, &list, take);
             }
             settings

@@ -32,6 +32,7 @@ mod cache;
 #[cfg(feature = "capi")]
 mod capi;
 mod env;
+mod init;
 mod nofail;
 
 pub use crate::common::objects::{Callbacks, Constructor, Destructor, ReclaimCallback};

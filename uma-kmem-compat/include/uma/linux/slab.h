@@ -33,6 +33,7 @@ typedef unsigned int slab_flags_t;
 #define SLAB_ACCOUNT 0x04000000u
 #define SLAB_NO_USER_FLAGS 0x10000000u
 #define SLAB_SKIP_KFENCE 0x20000000u
+#define SLAB_NO_OBJ_EXT 0x40000000u
 
 struct kmem_cache;
 struct slab_sheaf;

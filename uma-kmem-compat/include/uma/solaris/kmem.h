@@ -63,12 +63,17 @@ int kmem_cache_reap_active(void) UMA_SYMBOL(uma_solaris_kmem_cache_reap_active);
 uint64_t kmem_cache_stat(kmem_cache_t *cache, const char *field)
 	UMA_SYMBOL(uma_solaris_kmem_cache_stat);
 void kmem_reap(void) UMA_SYMBOL(uma_solaris_kmem_reap);
+void kmem_reap_idspace(void) UMA_SYMBOL(uma_solaris_kmem_reap_idspace);
 
 void *kmem_alloc(size_t size, int kmflag) UMA_SYMBOL(uma_solaris_kmem_alloc);
 void *kmem_zalloc(size_t size, int kmflag) UMA_SYMBOL(uma_solaris_kmem_zalloc);
 void *kmem_alloc_tryhard(size_t size, size_t *asize, int kmflag)
 	UMA_SYMBOL(uma_solaris_kmem_alloc_tryhard);
 void kmem_free(const void *memory, size_t size) UMA_SYMBOL(uma_solaris_kmem_free);
+/* Bytes that are free, 1 GiB at most, and without that bound; whether new caches are checked. */
+size_t kmem_avail(void) UMA_SYMBOL(uma_solaris_kmem_avail);
+size_t kmem_maxavail(void) UMA_SYMBOL(uma_solaris_kmem_maxavail);
+int kmem_debugging(void) UMA_SYMBOL(uma_solaris_kmem_debugging);
 
 /* Ours: pieces of memory of kmem_alloc in use. */
 uint64_t uma_solaris_kmem_alloc_active(void) UMA_SYMBOL(uma_solaris_kmem_alloc_active);

@@ -99,10 +99,11 @@ impl Runs {
 
 /// Memory that somebody else hands out, as an arena.
 pub(crate) trait Backing: Send + Sync {
-    /// Memory of this layout, which stays valid until it is given back, or `None`. It never waits.
+    /// Memory of this layout, which stays valid until it is given back, or `None`. It never waits, and does not
+    /// unwind.
     fn take(&self, layout: Layout) -> Option<NonNull<u8>>;
 
-    /// Takes it back.
+    /// Takes it back, and does not unwind.
     ///
     /// # Safety
     ///
@@ -295,7 +296,7 @@ impl Pages {
 
 // SAFETY: runs come from the host or a backing, which keep the promises. A run that is held or in reserve was
 // given back, so nobody else has it until it is handed out again or goes back where it came from. Nothing
-// here unwinds: lists are allocated infallibly or the process ends, and a backing calls functions of C.
+// here unwinds: lists are allocated infallibly or the process ends, and a backing does not.
 unsafe impl PageSupplier for Pages {
     fn page_size(&self) -> usize {
         Host.pages().page_size()

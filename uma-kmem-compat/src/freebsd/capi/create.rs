@@ -6,8 +6,9 @@ use std::sync::OnceLock;
 
 use uma::core::{Deadline, Reclaim};
 
+use super::boundary;
 use super::{SMRS, ZONES, ZoneHandle, bad, zone};
-use crate::common::{boundary, text};
+use crate::common::text;
 use crate::freebsd::{
     Callbacks, Callbacks2002, CreateError, Ctor, Ctor2002, Dtor, Fini, Import, Init, Init2002, M,
     Release, SYSTEM, ZDESTROY_2002, Zone, ZoneFlags, ZoneFlags2002, startup, startup2,
@@ -323,31 +324,35 @@ extern "C" fn uma_freebsd_pcpu_zone(size: c_uint) -> *mut ZoneHandle {
 
 #[unsafe(no_mangle)]
 extern "C" fn uma_freebsd_limit() -> c_ulong {
-    crate::freebsd::kmem_limit() as c_ulong
+    boundary("uma_limit", || crate::freebsd::kmem_limit() as c_ulong)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn uma_freebsd_set_limit(bytes: c_ulong) {
-    crate::freebsd::set_kmem_limit(usize::try_from(bytes).unwrap_or(usize::MAX));
+    boundary("uma_set_limit", || {
+        crate::freebsd::set_kmem_limit(usize::try_from(bytes).unwrap_or(usize::MAX));
+    });
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn uma_freebsd_size() -> usize {
-    crate::freebsd::kmem_total()
+    boundary("uma_size", crate::freebsd::kmem_total)
 }
 
 /// Below 0 if the limit was passed.
 #[unsafe(no_mangle)]
 extern "C" fn uma_freebsd_avail() -> core::ffi::c_long {
-    let most = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
-    let left = most(crate::freebsd::kmem_limit()) - most(crate::freebsd::kmem_total());
-    left as core::ffi::c_long
+    boundary("uma_avail", || {
+        let most = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let left = most(crate::freebsd::kmem_limit()) - most(crate::freebsd::kmem_total());
+        left as core::ffi::c_long
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn uma_freebsd_get_cache_align_mask() -> c_uint {
     // It came as one, or is 63.
-    crate::freebsd::cache_align_mask() as c_uint
+    boundary("uma_get_cache_align_mask", || crate::freebsd::cache_align_mask() as c_uint)
 }
 
 #[unsafe(no_mangle)]

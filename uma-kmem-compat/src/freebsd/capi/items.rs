@@ -3,9 +3,9 @@
 use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull};
 
+use super::boundary;
 use super::{ZoneHandle, zone};
-use crate::common::boundary;
-use crate::freebsd::{M, SYSTEM};
+use crate::freebsd::{M, SYSTEM, Zone};
 
 fn or_null(item: Option<NonNull<u8>>) -> *mut c_void {
     item.map_or(ptr::null_mut(), |item| item.as_ptr().cast())
@@ -13,6 +13,28 @@ fn or_null(item: Option<NonNull<u8>>) -> *mut c_void {
 
 fn flags(flags: c_int) -> M {
     M::from_bits_retain(flags as u32)
+}
+
+/// What is given back to a zone: nothing for null, and for what cannot be an item of it, which is reported.
+#[inline]
+fn taken(function: &'static str, zone: &Zone, item: *mut c_void) -> Option<NonNull<u8>> {
+    let item = NonNull::new(item.cast())?;
+    if zone.is_aligned(item) {
+        return Some(item);
+    }
+    misaligned(function, zone, item);
+    None
+}
+
+#[cold]
+fn misaligned(function: &'static str, zone: &Zone, item: NonNull<u8>) {
+    let (name, align) = (zone.name(), zone.stats().align);
+    SYSTEM.misuse(
+        function,
+        format_args!(
+            "zone \"{name}\": {item:p} is not aligned to {align} bytes, so it is no item of it"
+        ),
+    );
 }
 
 /// # Safety
@@ -47,7 +69,7 @@ unsafe extern "C" fn uma_freebsd_zfree_arg(
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.
         if let Some(zone) = unsafe { zone(NAME, handle) }
-            && let Some(item) = NonNull::new(item.cast())
+            && let Some(item) = taken(NAME, zone, item)
         {
             // SAFETY: as above.
             unsafe { zone.free_arg(item, arg) };
@@ -137,7 +159,7 @@ unsafe extern "C" fn uma_freebsd_zfree_smr(handle: *mut ZoneHandle, item: *mut c
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.
         if let Some(zone) = unsafe { zone(NAME, handle) }
-            && let Some(item) = NonNull::new(item.cast())
+            && let Some(item) = taken(NAME, zone, item)
         {
             // SAFETY: as above.
             unsafe { zone.free_smr(item) };

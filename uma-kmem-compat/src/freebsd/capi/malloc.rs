@@ -3,7 +3,8 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 
-use crate::common::{boundary, text};
+use super::boundary;
+use crate::common::text;
 use crate::freebsd::malloc::{malloc_aligned, zfree};
 use crate::freebsd::{M, SYSTEM, Type, free, malloc, malloc_usable_size, realloc, reallocf};
 use crate::sync::{AtomicPtr, Ordering};

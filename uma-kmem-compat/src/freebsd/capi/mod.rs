@@ -18,6 +18,12 @@ type SmrHandle = Handle<Smr>;
 static ZONES: Handles<Zone, { u16::from_le_bytes(*b"fz") }> = Handles::new();
 static SMRS: Handles<Smr, { u16::from_le_bytes(*b"fs") }> = Handles::new();
 
+/// [`boundary`](crate::common::boundary) of this face.
+#[inline(always)]
+fn boundary<R>(function: &'static str, body: impl FnOnce() -> R) -> R {
+    crate::common::boundary(Some(&SYSTEM), function, body)
+}
+
 /// Something is wrong with a handle that was given to `function`.
 #[cold]
 fn bad(function: &'static str, what: &'static str, fault: BadHandle) {

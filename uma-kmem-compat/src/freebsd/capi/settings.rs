@@ -4,9 +4,10 @@ use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 
 use super::super::callbacks::Era;
+use super::boundary;
 use super::create::mode;
 use super::{SMRS, SmrHandle, ZoneHandle, cold, smr, zone};
-use crate::common::{boundary, text};
+use crate::common::text;
 use crate::freebsd::{
     AllocPages, AllocPages2002, Fini, FreePages, FreePages2002, Init, Maxaction, SYSTEM, Zone,
 };

@@ -3,8 +3,9 @@
 use core::ffi::{c_char, c_int};
 use core::ptr;
 
+use super::boundary;
 use super::{SMRS, SmrHandle, bad, smr};
-use crate::common::{boundary, text};
+use crate::common::text;
 use crate::freebsd::{SYSTEM, Smr};
 
 /// # Safety

@@ -5,8 +5,9 @@ use core::ptr;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 
+use super::boundary;
 use super::{ZoneHandle, zone};
-use crate::common::{boundary, text};
+use crate::common::text;
 use crate::freebsd::shared::WARNINGS;
 use crate::freebsd::{kmem_limit, kmem_total, set_kmem_limit, types};
 use crate::sync::Ordering;

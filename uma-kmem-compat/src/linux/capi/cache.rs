@@ -4,8 +4,9 @@ use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
-use super::{At, CACHES, Cache, bad, cache};
-use crate::common::{boundary, text};
+use super::boundary;
+use super::{At, CACHES, Cache, bad, cache, can_be};
+use crate::common::text;
 use crate::linux::pages::set_grace_period;
 use crate::linux::{
     CacheArgs, Constructor, CreateError, Gfp, GracePeriod, KmemCache, SYSTEM, SlabFlags,
@@ -328,7 +329,10 @@ unsafe extern "C" fn uma_linux_kmem_cache_free_bulk(
             SYSTEM.misuse(NAME, format_args!("{cache}: the array is null"));
             return;
         }
-        // SAFETY: the caller says that there are so many.
+        if !can_be(NAME, format_args!("{cache}: "), count) {
+            return;
+        }
+        // SAFETY: the caller says that there are so many, and so many there can be.
         let objects = unsafe { core::slice::from_raw_parts(objects, count) };
         let plain = |object: &*mut c_void| !object.is_null() && cache.is_aligned(*object);
         if objects.iter().all(plain) {
@@ -396,5 +400,5 @@ unsafe extern "C" fn uma_linux_kmem_cache_active(handle: *mut Cache) -> u64 {
 
 #[unsafe(no_mangle)]
 extern "C" fn uma_linux_set_grace_period(synchronize: Option<GracePeriod>) {
-    set_grace_period(synchronize);
+    boundary("uma_linux_set_grace_period", || set_grace_period(synchronize));
 }

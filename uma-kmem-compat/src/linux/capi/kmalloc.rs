@@ -3,7 +3,8 @@
 use core::ffi::{c_uint, c_void};
 use core::ptr;
 
-use crate::common::boundary;
+use super::boundary;
+use super::can_be;
 use crate::linux::kmalloc::{self as heap};
 use crate::linux::{Gfp, SYSTEM};
 
@@ -77,7 +78,10 @@ unsafe extern "C" fn uma_linux_kfree_bulk(count: usize, all: *mut *mut c_void) {
             SYSTEM.misuse("kfree_bulk", format_args!("the array is null"));
             return;
         }
-        // SAFETY: the caller says that there are so many.
+        if !can_be("kfree_bulk", format_args!(""), count) {
+            return;
+        }
+        // SAFETY: the caller says that there are so many, and so many there can be.
         let all = unsafe { core::slice::from_raw_parts(all, count) };
         // SAFETY: the caller's duty is passed on unchanged.
         all.iter().for_each(|at| unsafe { heap::free("kfree_bulk", *at) });

@@ -6,8 +6,9 @@
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr;
 
+use super::boundary;
 use super::{CACHES, Cache, NO_MEMORY, bad};
-use crate::common::{BadHandle, Handle, Handles, boundary};
+use crate::common::{BadHandle, Handle, Handles};
 use crate::linux::{AllocElement, Elements, FreeElement, Gfp, Mempool, SYSTEM};
 
 /// `mempool_t`.

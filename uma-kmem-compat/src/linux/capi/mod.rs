@@ -18,6 +18,12 @@ static CACHES: Handles<KmemCache, { u16::from_le_bytes(*b"lc") }> = Handles::new
 /// `-ENOMEM`.
 const NO_MEMORY: core::ffi::c_int = -12;
 
+/// [`boundary`](crate::common::boundary) of this face.
+#[inline(always)]
+fn boundary<R>(function: &'static str, body: impl FnOnce() -> R) -> R {
+    crate::common::boundary(Some(&SYSTEM), function, body)
+}
+
 /// Something is wrong with a handle that was given to `function`.
 #[cold]
 fn bad(function: &'static str, what: &'static str, fault: BadHandle) {
@@ -32,6 +38,15 @@ fn bad(function: &'static str, what: &'static str, fault: BadHandle) {
 unsafe fn cache<'a>(function: &'static str, handle: *const Cache) -> Option<&'a KmemCache> {
     // SAFETY: the caller's duty is passed on unchanged.
     unsafe { CACHES.get(handle) }.map_err(|fault| bad(function, "cache", fault)).ok()
+}
+
+/// Whether there can be an array of so many pointers, or a report. `whose` it is stands before that.
+fn can_be(function: &'static str, whose: fmt::Arguments<'_>, count: usize) -> bool {
+    let can = count <= isize::MAX as usize / size_of::<*mut core::ffi::c_void>();
+    if !can {
+        SYSTEM.misuse(function, format_args!("{whose}no array holds {count} pointers"));
+    }
+    can
 }
 
 /// An address, for reports.

@@ -3,8 +3,9 @@
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr::{self, NonNull};
 
+use super::boundary;
 use super::{Cache, NO_MEMORY, bad};
-use crate::common::{Handle, Handles, boundary};
+use crate::common::{Handle, Handles};
 use crate::linux::{Gfp, KmemCache, SYSTEM, Sheaf};
 
 /// `struct slab_sheaf`. The caller sees to it that the cache outlives it: it has objects of the cache in use,

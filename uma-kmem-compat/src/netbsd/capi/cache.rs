@@ -3,20 +3,20 @@
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::ptr::{self, NonNull};
 
+use super::boundary;
 use super::pool::{
     uma_netbsd_pool_nget, uma_netbsd_pool_nput, uma_netbsd_pool_prime, uma_netbsd_pool_reclaim,
     uma_netbsd_pool_set_drain_hook, uma_netbsd_pool_sethardlimit, uma_netbsd_pool_sethiwat,
     uma_netbsd_pool_setlowat,
 };
 use super::{CPool, Wish, bound, destroy, get_slow, is_clear, list, live, pool, put_slow};
-use crate::common::boundary;
 use crate::netbsd::{
     Callbacks, Constructor, Destructor, DrainHook, PageAllocator, PoolFlags, SYSTEM,
 };
 use crate::sync::{AtomicPtr, Ordering};
 
 /// Translates an address: `vtophys`.
-type Translate = extern "C" fn(usize) -> usize;
+type Translate = extern "C-unwind" fn(usize) -> usize;
 
 /// Null: an address is its own translation.
 static TRANSLATE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
@@ -182,21 +182,23 @@ unsafe extern "C" fn uma_netbsd_pool_cache_get_paddr(
     flags: c_int,
     physical: *mut usize,
 ) -> *mut c_void {
-    // SAFETY: the caller's duty is passed on unchanged.
-    let object = unsafe { uma_netbsd_pool_cache_get(at, flags) };
-    if !object.is_null() && !physical.is_null() {
-        let translate = TRANSLATE.load(Ordering::Acquire);
-        let address = if translate.is_null() {
-            object.addr()
-        } else {
-            // SAFETY: `uma_netbsd_set_vtophys` stored a function of this type.
-            let translate = unsafe { core::mem::transmute::<*mut (), Translate>(translate) };
-            translate(object.addr())
-        };
-        // SAFETY: the caller says that it can be written.
-        unsafe { physical.write(address) };
-    }
-    object
+    boundary("pool_cache_get_paddr", || {
+        // SAFETY: the caller's duty is passed on unchanged.
+        let object = unsafe { uma_netbsd_pool_cache_get(at, flags) };
+        if !object.is_null() && !physical.is_null() {
+            let translate = TRANSLATE.load(Ordering::Acquire);
+            let address = if translate.is_null() {
+                object.addr()
+            } else {
+                // SAFETY: `uma_netbsd_set_vtophys` stored a function of this type.
+                let translate = unsafe { core::mem::transmute::<*mut (), Translate>(translate) };
+                translate(object.addr())
+            };
+            // SAFETY: the caller says that it can be written.
+            unsafe { physical.write(address) };
+        }
+        object
+    })
 }
 
 /// # Safety
@@ -217,8 +219,10 @@ unsafe extern "C" fn uma_netbsd_pool_cache_put_paddr(
 /// The function may be called from any thread.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn uma_netbsd_set_vtophys(translate: Option<Translate>) {
-    let translate = translate.map_or(ptr::null_mut(), |function| function as *mut ());
-    TRANSLATE.store(translate, Ordering::Release);
+    boundary("uma_netbsd_set_vtophys", || {
+        let translate = translate.map_or(ptr::null_mut(), |function| function as *mut ());
+        TRANSLATE.store(translate, Ordering::Release);
+    });
 }
 
 /// # Safety

@@ -4,7 +4,7 @@ use core::ffi::{c_uint, c_void};
 
 use uma::core::Request;
 
-use crate::common::boundary;
+use super::boundary;
 use crate::netbsd::kmem::{self as heap};
 use crate::netbsd::{KmFlags, kmem_roundup_size, kmem_stats};
 

@@ -45,6 +45,12 @@ static POOLS: Handles<Bound, { u16::from_le_bytes(*b"np") }> = Handles::new();
 /// `ENOMEM`.
 const NO_MEMORY: c_int = 12;
 
+/// [`boundary`](crate::common::boundary) of this face.
+#[inline(always)]
+fn boundary<R>(function: &'static str, body: impl FnOnce() -> R) -> R {
+    crate::common::boundary(Some(&SYSTEM), function, body)
+}
+
 /// Something is wrong with a handle that was given to `function`.
 #[cold]
 fn bad(function: &'static str, what: &'static str, fault: BadHandle) {

@@ -8,10 +8,11 @@ use std::time::Duration;
 use uma::core::{PageRun, PageSupplier, Request};
 use uma::{Host, Platform};
 
+use super::boundary;
 use super::{
     CPool, NO_MEMORY, Wish, bound, destroy, get_slow, is_clear, list, live, pool, put_slow,
 };
-use crate::common::{boundary, text};
+use crate::common::text;
 use crate::netbsd::{
     DrainHook, HardLimitWarning, PageAllocator, PassiveSerialize, Pool, PoolFlags, PoolStats,
     SYSTEM, set_pserialize,
@@ -25,7 +26,7 @@ const PAGE: usize = 4096;
 
 /// Whether pages come from the system, in runs of whatever size suits.
 pub(super) fn is_built_in(pages: &PageAllocator) -> bool {
-    let own = uma_netbsd_pool_page_alloc as unsafe extern "C" fn(_, _) -> _;
+    let own = uma_netbsd_pool_page_alloc as unsafe extern "C-unwind" fn(_, _) -> _;
     pages.alloc.is_some_and(|alloc| ptr::fn_addr_eq(alloc, own))
 }
 
@@ -55,9 +56,10 @@ fn page_layout() -> core::alloc::Layout {
     LAYOUT
 }
 
-/// A page of the system's, or null, for allocators of the program to stand on.
+/// A page of the system's, or null, for allocators of the program to stand on. Of the type of their functions; it does
+/// not unwind.
 #[unsafe(no_mangle)]
-extern "C" fn uma_netbsd_pool_page_alloc(_: *mut c_void, _flags: c_int) -> *mut c_void {
+extern "C-unwind" fn uma_netbsd_pool_page_alloc(_: *mut c_void, _flags: c_int) -> *mut c_void {
     boundary("pool_page_alloc", || {
         let run = Host.pages().alloc_pages(page_layout(), Request::NOWAIT);
         run.map_or(ptr::null_mut(), |run| run.base().as_ptr().cast())
@@ -68,7 +70,7 @@ extern "C" fn uma_netbsd_pool_page_alloc(_: *mut c_void, _flags: c_int) -> *mut 
 ///
 /// The page came from [`uma_netbsd_pool_page_alloc`] and is used no more.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn uma_netbsd_pool_page_free(_: *mut c_void, page: *mut c_void) {
+unsafe extern "C-unwind" fn uma_netbsd_pool_page_free(_: *mut c_void, page: *mut c_void) {
     boundary("pool_page_free", || match ptr::NonNull::new(page.cast::<u8>()) {
         // SAFETY: it came from there with this layout and the flag of a run of one page, which is 0.
         Some(base) => unsafe {

@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 use uma_backend_mmap::map::{KmFlags, Map, MapConfig, MapError, MapFault, MapFlags};
 
 use super::bad;
-use crate::common::{BadHandle, Handle, Handles, boundary, text};
+use super::boundary;
+use crate::common::{BadHandle, Handle, Handles, text};
 use crate::netbsd::SYSTEM;
 
 /// `struct vm_map`.

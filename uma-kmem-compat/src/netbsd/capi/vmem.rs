@@ -5,8 +5,9 @@ use core::ptr;
 
 use uma_vmem::{Constraints, SegmentKind, VmemError, VmemFault};
 
+use super::boundary;
 use super::{NO_MEMORY, bad};
-use crate::common::{Handle, Handles, boundary, text};
+use crate::common::{Handle, Handles, text};
 use crate::netbsd::{
     CreateVmem, ImportFn, ReleaseFn, SYSTEM, VmFlags, Vmem, VmemSource, XimportFn,
 };

@@ -2,10 +2,10 @@
 
 use core::ffi::{c_int, c_void};
 
-use crate::common::boundary;
+use super::boundary;
 use crate::common::objects;
 use crate::solaris::alloc as heap;
-use crate::solaris::{Km, kmem_reap};
+use crate::solaris::{Km, kmem_avail, kmem_debugging, kmem_maxavail, kmem_reap};
 
 #[unsafe(no_mangle)]
 extern "C" fn uma_solaris_kmem_alloc(size: usize, flags: c_int) -> *mut c_void {
@@ -48,6 +48,27 @@ unsafe extern "C" fn uma_solaris_kmem_free(at: *mut c_void, size: usize) {
 #[unsafe(no_mangle)]
 extern "C" fn uma_solaris_kmem_reap() {
     boundary("kmem_reap", kmem_reap);
+}
+
+/// Caches stand on memory only, so there is nothing to reap for the sake of identifiers.
+#[unsafe(no_mangle)]
+extern "C" fn uma_solaris_kmem_reap_idspace() {
+    boundary("kmem_reap_idspace", || {});
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn uma_solaris_kmem_avail() -> usize {
+    boundary("kmem_avail", kmem_avail)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn uma_solaris_kmem_maxavail() -> usize {
+    boundary("kmem_maxavail", kmem_maxavail)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn uma_solaris_kmem_debugging() -> c_int {
+    boundary("kmem_debugging", || c_int::from(kmem_debugging()))
 }
 
 /// Whether anything is to be reaped, or is being.

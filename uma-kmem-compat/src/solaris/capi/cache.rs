@@ -4,9 +4,10 @@ use core::ffi::{c_char, c_int, c_void};
 use core::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use super::boundary;
 use super::{CACHES, Cache, VmemHandle, arena, bad, cache};
 use crate::common::objects::{Backing, or_null};
-use crate::common::{boundary, text};
+use crate::common::text;
 use crate::solaris::{
     Callbacks, Constructor, CreateError, Destructor, Km, Kmc, KmemCache, Leaked, MoveCallback,
     ReclaimCallback, SYSTEM,

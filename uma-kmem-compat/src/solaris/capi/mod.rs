@@ -17,6 +17,12 @@ type VmemHandle = Handle<Arc<Vmem>>;
 static CACHES: Handles<KmemCache, { u16::from_le_bytes(*b"sc") }> = Handles::new();
 static ARENAS: Handles<Arc<Vmem>, { u16::from_le_bytes(*b"sv") }> = Handles::new();
 
+/// [`boundary`](crate::common::boundary) of this face.
+#[inline(always)]
+fn boundary<R>(function: &'static str, body: impl FnOnce() -> R) -> R {
+    crate::common::boundary(Some(&SYSTEM), function, body)
+}
+
 /// Something is wrong with a handle that was given to `function`.
 #[cold]
 fn bad(function: &'static str, what: &'static str, fault: BadHandle) {

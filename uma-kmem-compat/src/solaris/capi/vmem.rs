@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use uma_vmem::{Constraints, SegmentKind};
 
+use super::boundary;
 use super::{ARENAS, VmemHandle, arena, bad};
-use crate::common::{boundary, text};
+use crate::common::text;
 use crate::solaris::SYSTEM;
 use crate::solaris::vmem::{Alloc, AllocMore, Free, Importer, Parent, Vmem, imports_more};
 

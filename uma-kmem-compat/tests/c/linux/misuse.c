@@ -142,6 +142,10 @@ static void bad_objects(void)
 	CHECK_REPORTS(1, "the array is null");
 	CHECK_EQ(kmem_cache_alloc_bulk(cache, GFP_KERNEL, (size_t)-1, objects), 0);
 	CHECK_REPORTS(1, "more than can be told");
+	kmem_cache_free_bulk(cache, SIZE_MAX, objects);
+	CHECK_REPORTS(1, "cache \"objects\": no array holds 18446744073709551615 pointers");
+	kmem_cache_free_bulk(cache, SIZE_MAX / 8, objects);
+	CHECK_REPORTS(1, "no array holds");
 	kmem_cache_destroy(cache);
 	CHECK_REPORTS(0, "");
 }
@@ -175,6 +179,33 @@ static void checked_frees(void)
 		kmem_cache_destroy(other);
 		CHECK_REPORTS(0, "");
 	}
+}
+
+/* What an ordinary cache does not look at is found when it gets back to its slab, which ends the process. */
+static void found_late(void)
+{
+	struct kmem_cache *cache = kmem_cache_create("late", 64, 8, 0, NULL);
+	struct kmem_cache *other = kmem_cache_create("other", 64, 8, 0, NULL);
+	char *object = kmem_cache_alloc(cache, GFP_KERNEL);
+	char *foreign = kmem_cache_alloc(other, GFP_KERNEL);
+	static char mine[64] __attribute__((aligned(64)));
+	void *twice[2] = { object, object };
+
+	uma_compat_set_reporter(NULL);
+	CHECK_ABORTS("double free of the item", kmem_cache_free(cache, object);
+		     kmem_cache_free(cache, object); kmem_cache_shrink(cache));
+	CHECK_ABORTS("linux: kmem_cache_destroy: a panic", kmem_cache_free_bulk(cache, 2, twice);
+		     kmem_cache_destroy(cache));
+	CHECK_ABORTS("which is no item", kmem_cache_free(cache, foreign); kmem_cache_shrink(cache));
+	CHECK_ABORTS("which is no item", kmem_cache_free(cache, mine); kmem_cache_shrink(cache));
+	CHECK_ABORTS("is not the start of an item", kmem_cache_free(cache, object + 8);
+		     kmem_cache_shrink(cache));
+	uma_compat_set_reporter(check_reporter);
+	kmem_cache_free(cache, object);
+	kmem_cache_free(other, foreign);
+	kmem_cache_destroy(cache);
+	kmem_cache_destroy(other);
+	CHECK_REPORTS(0, "");
 }
 
 /* By policy all caches check, but those that will not have it. */
@@ -216,6 +247,7 @@ int main(void)
 	bad_handles();
 	bad_objects();
 	checked_frees();
+	found_late();
 	checked_by_policy();
 	objects_that_remain();
 	return 0;

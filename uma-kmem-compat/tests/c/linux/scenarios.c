@@ -145,6 +145,46 @@ static void clobbered_red_zone(void)
 	CHECK_REPORTS(0, "");
 }
 
+/* The same where the object does not fill its place: each byte behind what was asked for counts. */
+static void clobbered_behind_an_odd_size(void)
+{
+	struct kmem_cache *cache = kmem_cache_create("odd size", 18, 0, SLAB_RED_ZONE, NULL);
+
+	for (int at = 18; at <= 20; at++) {
+		volatile char *object = kmem_cache_alloc(cache, GFP_KERNEL);
+
+		for (int i = 0; i < 18; i++)
+			object[i] = (char)i;
+		object[at] = 0x12;
+		kmem_cache_free(cache, (void *)object);
+		CHECK_REPORTS(1, "overflow of the item");
+	}
+	kmem_cache_destroy(cache);
+	CHECK_REPORTS(0, "");
+}
+
+/* A write behind an object that is free is found as well, by when it has been used once more. */
+static void clobbered_red_zone_while_free(void)
+{
+	struct kmem_cache *cache =
+		kmem_cache_create("free red zone", 64, 0, SLAB_RED_ZONE | SLAB_POISON, NULL);
+	volatile char *object = kmem_cache_alloc(cache, GFP_KERNEL);
+	void *all[200];
+	int count = 0;
+
+	kmem_cache_free(cache, (void *)object);
+	object[64] = 0x12;
+	do
+		all[count] = kmem_cache_alloc(cache, GFP_KERNEL);
+	while (all[count++] != object && count < 200);
+	CHECK(count < 200);
+	for (int i = 0; i < count; i++)
+		kmem_cache_free(cache, all[i]);
+	CHECK_REPORTS(1, "overflow of the item");
+	kmem_cache_destroy(cache);
+	CHECK_REPORTS(0, "");
+}
+
 /* A free object that was written to is found when it is allocated: its first byte, its 50th, its last. */
 static void clobbered_while_free(void)
 {
@@ -175,6 +215,8 @@ int main(void)
 	free_objects_hold_no_pointers();
 	errors_are_counted();
 	clobbered_red_zone();
+	clobbered_behind_an_odd_size();
+	clobbered_red_zone_while_free();
 	clobbered_while_free();
 	leak_at_destroy();
 	freed_by_a_thread_that_is_gone();

@@ -1,6 +1,8 @@
 /* pool_cache: objects that stay constructed, and everything that takes them apart. */
 #include "../check.h"
 
+#include <setjmp.h>
+
 #include <uma/compat.h>
 #include <uma/netbsd/pool.h>
 
@@ -141,6 +143,42 @@ static void refused(void)
 	CHECK(object != NULL);
 	pool_cache_put(cache, object);
 	pool_cache_destroy(cache);
+}
+
+/* One that jumps away leaks what was being constructed, and nothing else. */
+static jmp_buf away;
+static int jumps;
+
+static int construct_or_jump(void *argument, void *memory, int flags)
+{
+	(void)argument, (void)flags;
+	memset(memory, 1, 64);
+	if (jumps-- > 0)
+		longjmp(away, 1);
+	return 0;
+}
+
+static void jumping(void)
+{
+	pool_cache_t cache = pool_cache_init(64, 0, 0, 0, "jumping", NULL, IPL_NONE, construct_or_jump,
+					     NULL, NULL);
+	char *volatile object = NULL;
+	volatile int jumped = 0;
+
+	jumps = 3;
+	while (setjmp(away) != 0)
+		jumped = jumped + 1;
+	object = pool_cache_get(cache, PR_WAITOK);
+	CHECK_EQ(jumped, 3);
+	CHECK(object != NULL && object[63] == 1);
+	pool_cache_put(cache, object);
+	/* What was leaked counts as out, so the cache cannot end. */
+	CHECK(uma_netbsd_pool_nout(&cache->pc_pool) <= 3 * PCG_NOBJECTS_NORMAL);
+	pool_cache_invalidate(cache);
+	object = pool_cache_get(cache, PR_NOWAIT);
+	CHECK(object != NULL);
+	pool_cache_put(cache, object);
+	CHECK_REPORTS(0, "");
 }
 
 /* In memory of the program's; and as a pool. */
@@ -286,6 +324,7 @@ int main(void)
 	groups();
 	taken_apart();
 	refused();
+	jumping();
 	in_place();
 	physical();
 	zeros();

@@ -171,6 +171,40 @@ static void bad_items(void)
 	CHECK_REPORTS(0, "");
 }
 
+/* What a cache does not look at is found when it gets back to its page, which ends the process. */
+static void found_late(void)
+{
+	pool_cache_t cache = pool_cache_init(64, 0, 0, 0, "late", NULL, 0, NULL, NULL, NULL);
+	pool_cache_t other = pool_cache_init(64, 0, 0, 0, "other", NULL, 0, NULL, NULL, NULL);
+	char *object = pool_cache_get(cache, PR_WAITOK), *foreign = pool_cache_get(other, PR_WAITOK);
+	static char mine[64] __attribute__((aligned(64)));
+
+	uma_compat_set_reporter(NULL);
+	CHECK_ABORTS("double free of the item", pool_cache_put(cache, object);
+		     pool_cache_put(cache, object); pool_cache_invalidate(cache));
+	CHECK_ABORTS("netbsd: pool_cache_destroy: a panic", pool_cache_put(cache, object);
+		     pool_cache_put(cache, object); pool_cache_destroy(cache));
+	CHECK_ABORTS("which is no item", pool_cache_put(cache, foreign); pool_cache_invalidate(cache));
+	CHECK_ABORTS("which is no item", pool_cache_put(cache, mine); pool_cache_reclaim(cache));
+	CHECK_ABORTS("is not the start of an item", pool_cache_put(cache, object + 8);
+		     pool_cache_invalidate(cache));
+	uma_compat_set_reporter(check_reporter);
+	/* Past the caches, at once. */
+	pool_cache_destruct_object(cache, foreign);
+	CHECK_REPORTS(1, "which is no item");
+	pool_cache_destruct_object(cache, NULL);
+	CHECK_REPORTS(1, "the item is null");
+	pool_cache_put(cache, NULL);
+	CHECK_REPORTS(1, "the item is null");
+	pool_cache_put(cache, object + 1);
+	CHECK_REPORTS(1, "is not aligned to 8 bytes");
+	pool_cache_put(cache, object);
+	pool_cache_put(other, foreign);
+	pool_cache_destroy(cache);
+	pool_cache_destroy(other);
+	check_count = 0;
+}
+
 /* With diagnostics caches look at every put, too, and behind every item. */
 static void diagnostic(void)
 {
@@ -197,6 +231,7 @@ int main(void)
 	bad_descriptions();
 	bad_handles();
 	bad_items();
+	found_late();
 	diagnostic();
 	return 0;
 }

@@ -250,6 +250,34 @@ static void figures(void)
 	kmem_cache_destroy(cache);
 }
 
+/* What the machine has, and what is checked. */
+static void machine(void)
+{
+	size_t most = kmem_maxavail(), some = kmem_avail();
+	struct rlimit bound;
+
+	CHECK(most > 1 << 20 && some > 1 << 20);
+	CHECK(some <= 1ul << 30);
+	CHECK_EQ(getrlimit(RLIMIT_AS, &bound), 0);
+	bound.rlim_cur = 1ul << 40;
+	CHECK_EQ(setrlimit(RLIMIT_AS, &bound), 0);
+	CHECK(kmem_maxavail() <= 1ul << 40);
+	bound.rlim_cur = bound.rlim_max;
+	CHECK_EQ(setrlimit(RLIMIT_AS, &bound), 0);
+	/* Caches are never of identifiers: nothing to reap for them. */
+	hoarding = make();
+	hoard[0] = kmem_cache_alloc(hoarding, KM_SLEEP);
+	kmem_reap_idspace();
+	CHECK_EQ(reclaimed, 0);
+	kmem_cache_free(hoarding, hoard[0]);
+	hoard[0] = NULL;
+	kmem_cache_destroy(hoarding);
+	CHECK_EQ(kmem_debugging(), 0);
+	CHECK_EQ(uma_compat_set_policy("solaris.kmem_flags", "lite"), 0);
+	CHECK(kmem_debugging() != 0);
+	CHECK_EQ(uma_compat_set_policy("solaris.kmem_flags", "off"), 0);
+}
+
 int main(void)
 {
 	/* What is counted here happens when it is asked for, and not by time. */
@@ -261,5 +289,6 @@ int main(void)
 	failing_constructor();
 	reaping();
 	figures();
+	machine();
 	return 0;
 }

@@ -117,6 +117,35 @@ static void checked(const char *tier)
 	CHECK_EQ(uma_compat_set_policy("solaris.kmem_flags", "off"), 0);
 }
 
+/*
+ * What an ordinary cache does not look at when it is freed is found when it gets back to its slab, and is the end of the
+ * process whatever the policy.
+ */
+static void found_late(void)
+{
+	kmem_cache_t *cache = plain("late"), *other = plain("other");
+	char *object = kmem_cache_alloc(cache, KM_SLEEP), *foreign = kmem_cache_alloc(other, KM_SLEEP);
+	static char mine[64] __attribute__((aligned(64)));
+
+	for (int report = 0; report < 2; report++) {
+		CHECK_EQ(uma_compat_set_policy("solaris.misuse", report ? "report" : "abort"), 0);
+		CHECK_ABORTS("double free of the item", kmem_cache_free(cache, object);
+			     kmem_cache_free(cache, object); kmem_cache_reap_now(cache));
+		CHECK_ABORTS("solaris: kmem_cache_destroy: a panic", kmem_cache_free(cache, object);
+			     kmem_cache_free(cache, object); kmem_cache_destroy(cache));
+		CHECK_ABORTS("which is no item", kmem_cache_free(cache, foreign);
+			     kmem_cache_reap_now(cache));
+		CHECK_ABORTS("which is no item", kmem_cache_free(cache, mine); kmem_reap());
+		CHECK_ABORTS("is not the start of an item", kmem_cache_free(cache, object + 8);
+			     kmem_cache_reap_now(cache));
+	}
+	CHECK_EQ(uma_compat_set_policy("solaris.misuse", "abort"), 0);
+	kmem_cache_free(cache, object);
+	kmem_cache_free(other, foreign);
+	kmem_cache_destroy(cache);
+	kmem_cache_destroy(other);
+}
+
 /* A cache that is not empty is told of, and destroyed; or not, by policy. */
 static void not_empty(void)
 {
@@ -142,6 +171,39 @@ static void not_empty(void)
 	/* Its memory is there still. */
 	CHECK_EQ(object[63], 1);
 	CHECK_ABORTS("destroyed before", kmem_cache_free(cache, object));
+}
+
+/* Each callback may be missing. */
+static int called;
+
+static int construct(void *memory, void *private, int flag)
+{
+	(void)memory, (void)private, (void)flag;
+	called++;
+	return 0;
+}
+
+static void destruct(void *memory, void *private)
+{
+	(void)memory, (void)private;
+	called++;
+}
+
+static void missing_callbacks(void)
+{
+	kmem_cache_t *caches[3] = {
+		kmem_cache_create("constructor", 64, 0, construct, NULL, NULL, NULL, NULL, 0),
+		kmem_cache_create("destructor", 64, 0, NULL, destruct, NULL, NULL, NULL, 0),
+		kmem_cache_create("neither", 64, 0, NULL, NULL, NULL, NULL, NULL, 0),
+	};
+
+	for (int i = 0; i < 3; i++) {
+		called = 0;
+		kmem_cache_free(caches[i], kmem_cache_alloc(caches[i], KM_SLEEP));
+		kmem_cache_reap_now(caches[i]);
+		kmem_cache_destroy(caches[i]);
+		CHECK_EQ(called > 0, i < 2);
+	}
 }
 
 static jmp_buf away;
@@ -185,7 +247,9 @@ int main(void)
 	objects();
 	checked("lite");
 	checked("on");
+	found_late();
 	not_empty();
+	missing_callbacks();
 	jumping();
 	return 0;
 }

@@ -128,6 +128,51 @@ static void constrained(void)
 	CHECK_REPORTS(1, "leaked 49152 identifiers");
 }
 
+/* The low bits of VM_ and KM_ flags are the same, and what is for others passes through. */
+static vmem_t *passing;
+static int passed;
+
+static void *import_passing(vmem_t *source, size_t size, int flag)
+{
+	(void)source;
+	passed = flag;
+	return vmem_alloc(passing, size, VM_NOSLEEP);
+}
+
+static void release_passing(vmem_t *source, void *at, size_t size)
+{
+	(void)source;
+	vmem_free(passing, at, size);
+}
+
+static void flags(void)
+{
+	static const int all[] = { VM_PUSHPAGE, VM_NORMALPRI, VM_MEMLOAD, VM_NORELOC };
+	static const int made[] = { VMC_POPULATOR, VMC_DUMPSAFE, VMC_XALIGN, VMC_NO_QCACHE };
+
+	CHECK_EQ(KM_SLEEP & KM_VMFLAGS, VM_SLEEP);
+	CHECK_EQ(KM_NOSLEEP, VM_NOSLEEP);
+	CHECK_EQ(KM_PANIC, VM_PANIC);
+	CHECK_EQ(KM_PUSHPAGE, VM_PUSHPAGE);
+	CHECK_EQ(KM_NORMALPRI, VM_NORMALPRI);
+	CHECK_EQ(VM_KMFLAGS, KM_VMFLAGS);
+	passing = numbers(0x1000, 0x100000, 0x1000);
+	for (int i = 0; i < 4; i++) {
+		vmem_t *arena = vmem_create("passing", NULL, 0, 0x1000, import_passing, release_passing,
+					    passing, 0, VM_SLEEP | VMC_IDENTIFIER | made[i]);
+		void *at = vmem_alloc(arena, 0x2000, VM_SLEEP | all[i]);
+
+		CHECK(at != NULL);
+		/* What imports is never to wait. */
+		CHECK_EQ(passed & VM_NOSLEEP, VM_NOSLEEP);
+		CHECK_EQ(vmem_size(arena, VMEM_ALLOC), 0x2000);
+		vmem_free(arena, at, 0x2000);
+		CHECK_EQ(vmem_size(arena, VMEM_ALLOC | VMEM_FREE), 0);
+		vmem_destroy(arena);
+	}
+	vmem_destroy(passing);
+}
+
 struct walked {
 	vmem_t *arena;
 	size_t pieces, size;
@@ -272,6 +317,7 @@ int main(void)
 	identifiers();
 	policies();
 	constrained();
+	flags();
 	walks();
 	nested();
 	sleeping();

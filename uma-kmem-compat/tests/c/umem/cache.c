@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <setjmp.h>
 
 #include <uma/compat.h>
 #include <umem.h>
@@ -173,11 +174,69 @@ static void misuse(void)
 	CHECK_ABORTS("destroyed before", umem_cache_free(cache, object));
 }
 
+/* What an ordinary cache does not look at is found when it gets back to its slab. */
+static void found_late(void)
+{
+	umem_cache_t *cache = with("late", 64, 0, 0), *other = with("other", 64, 0, 0);
+	char *object = umem_cache_alloc(cache, UMEM_DEFAULT);
+	char *foreign = umem_cache_alloc(other, UMEM_DEFAULT);
+	static char mine[64] __attribute__((aligned(64)));
+
+	CHECK_ABORTS("double free of the item", umem_cache_free(cache, object);
+		     umem_cache_free(cache, object); umem_cache_reap_now(cache));
+	CHECK_ABORTS("umem: umem_cache_destroy: a panic", umem_cache_free(cache, object);
+		     umem_cache_free(cache, object); umem_cache_destroy(cache));
+	CHECK_ABORTS("which is no item", umem_cache_free(cache, foreign); umem_cache_reap_now(cache));
+	CHECK_ABORTS("which is no item", umem_cache_free(cache, mine); umem_reap());
+	CHECK_ABORTS("is not the start of an item", umem_cache_free(cache, object + 16);
+		     umem_cache_reap_now(cache));
+	umem_cache_free(cache, object);
+	umem_cache_free(other, foreign);
+	umem_cache_destroy(cache);
+	umem_cache_destroy(other);
+}
+
+/* A constructor that jumps away leaks what was being constructed, and nothing else. */
+static jmp_buf away;
+static int jumps;
+
+static int construct_or_jump(void *memory, void *private, int flag)
+{
+	(void)private, (void)flag;
+	memset(memory, 1, 64);
+	if (jumps-- > 0)
+		longjmp(away, 1);
+	return 0;
+}
+
+static void jumping(void)
+{
+	umem_cache_t *cache =
+		umem_cache_create("jumping", 64, 0, construct_or_jump, NULL, NULL, NULL, NULL, 0);
+	char *volatile object = NULL;
+	volatile int jumped = 0;
+
+	jumps = 3;
+	while (setjmp(away) != 0)
+		jumped = jumped + 1;
+	object = umem_cache_alloc(cache, UMEM_NOFAIL);
+	CHECK_EQ(jumped, 3);
+	CHECK(object != NULL && object[63] == 1);
+	umem_cache_free(cache, object);
+	CHECK_EQ(uma_umem_cache_active(cache), 0);
+	umem_cache_reap_now(cache);
+	uma_compat_set_reporter(check_reporter);
+	umem_cache_destroy(cache);
+	uma_compat_set_reporter(NULL);
+}
+
 int main(void)
 {
 	forms();
 	errors();
 	callback();
 	misuse();
+	found_late();
+	jumping();
 	return 0;
 }
