@@ -64,6 +64,10 @@ impl Kept {
 
     /// Gives them back to the host, if it is known what a grace period is.
     pub(super) fn flush(&self) {
+        // Not looked at one by one then, with each run that comes.
+        if GRACE_PERIOD.load(Ordering::Acquire).is_null() {
+            return;
+        }
         let runs = self.0.take();
         if runs.is_empty() {
             return;
