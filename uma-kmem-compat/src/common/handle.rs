@@ -5,7 +5,8 @@
 //! ```
 //!
 //! All handles of one kind that were ever made are in a list, which only grows. A handle that is removed stays
-//! where it is, marked dead, and is used again when a certain number of others are dead, too. So looking at a
+//! where it is, marked dead, and is used again when a certain number of others are dead, too, and those before it
+//! were: a hand goes round the list. So looking at a
 //! handle through a stale pointer is never an access to memory that is not there, and finds it dead, or,
 //! after long, alive again as another. A pointer that never was a handle is found out if it leads to memory
 //! that can be read.
@@ -34,7 +35,11 @@ pub(crate) struct Handle<T> {
 /// All handles of one kind, which `KIND` tells from others: every kind has its own, two letters.
 pub(crate) struct Handles<T, const KIND: u16> {
     first: AtomicPtr<Handle<T>>,
+    /// The last, or one before it; null for the beginning.
+    last: AtomicPtr<Handle<T>>,
     dead: AtomicUsize,
+    /// Where a dead one is looked for first; null for the beginning.
+    hand: AtomicPtr<Handle<T>>,
 }
 
 // SAFETY: values are reached only through `get`, `insert` and `remove`, which may be used from any thread if
@@ -69,7 +74,8 @@ impl<T, const KIND: u16> Handles<T, KIND> {
 
     /// None yet.
     pub(crate) const fn new() -> Self {
-        Self { first: AtomicPtr::new(ptr::null_mut()), dead: AtomicUsize::new(0) }
+        let [first, last, hand] = [const { AtomicPtr::new(ptr::null_mut()) }; 3];
+        Self { first, last, dead: AtomicUsize::new(0), hand }
     }
 
     /// A handle for `value`.
@@ -94,42 +100,61 @@ impl<T, const KIND: u16> Handles<T, KIND> {
         unsafe { (*handle).value.get().cast() }
     }
 
-    /// Takes a dead handle, if there are many.
+    /// Takes a dead handle, if there are many: the next behind the one that was taken last.
     fn revive(&self) -> Option<*mut Handle<T>> {
         if self.dead.load(Ordering::Relaxed) <= KEPT_DEAD {
             return None;
         }
-        let mut at = self.first.load(Ordering::Acquire);
+        let hand = self.hand.load(Ordering::Acquire);
+        let revived = self.revive_from(hand);
+        if revived.is_none() && !hand.is_null() {
+            return self.revive_from(ptr::null_mut());
+        }
+        revived
+    }
+
+    /// Takes the first dead handle from `at` on, or of all if that is null.
+    fn revive_from(&self, mut at: *mut Handle<T>) -> Option<*mut Handle<T>> {
+        if at.is_null() {
+            at = self.first.load(Ordering::Acquire);
+        }
         // SAFETY: handles in the list are never freed.
         while let Some(handle) = unsafe { at.as_ref() } {
+            let next = handle.next.load(Ordering::Acquire);
             let mark = &handle.mark;
             let (dead, underway) = (Self::DEAD, Self::UNDERWAY);
             if mark.compare_exchange(dead, underway, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 self.dead.fetch_sub(1, Ordering::Relaxed);
+                // Release: who goes on from there finds it whole.
+                self.hand.store(next, Ordering::Release);
                 return Some(at);
             }
-            at = handle.next.load(Ordering::Acquire);
+            at = next;
         }
         None
     }
 
-    /// Adds a handle to the list, marked as being made.
+    /// Adds a handle at the end of the list, marked as being made.
     fn add(&self) -> *mut Handle<T> {
         let new = Box::into_raw(Box::new(Handle {
             mark: AtomicUsize::new(Self::UNDERWAY),
             next: AtomicPtr::new(ptr::null_mut()),
             value: UnsafeCell::new(MaybeUninit::uninit()),
         }));
-        let mut first = self.first.load(Ordering::Acquire);
-        loop {
-            // SAFETY: it was made just now and is not freed.
-            unsafe { (*new).next.store(first, Ordering::Release) };
-            // Release: who finds the handle finds it whole.
-            match self.first.compare_exchange(first, new, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return new,
-                Err(now) => first = now,
-            }
+        // SAFETY: handles in the list are never freed.
+        let mut end = match unsafe { self.last.load(Ordering::Acquire).as_ref() } {
+            Some(last) => &last.next,
+            None => &self.first,
+        };
+        let null = ptr::null_mut();
+        // Release: who finds the handle finds it whole.
+        while let Err(other) = end.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire)
+        {
+            // SAFETY: as above.
+            end = unsafe { &(*other).next };
         }
+        self.last.store(new, Ordering::Release);
+        new
     }
 
     /// Whether a pointer is a live handle, as far as can be told at the cost of two comparisons.
@@ -273,13 +298,17 @@ mod tests {
     #[test]
     fn dead_handles_are_used_again_late() {
         let numbers: Handles<usize, 3> = Handles::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = Vec::new();
         for value in 0..10 * KEPT_DEAD {
             let handle = numbers.insert(value);
-            seen.insert(handle.addr());
+            let late = seen.len().saturating_sub(KEPT_DEAD);
+            assert!(!seen[late..].contains(&handle), "one of the {KEPT_DEAD} that died last");
+            seen.push(handle);
             // SAFETY: it is a handle.
             assert_eq!(unsafe { numbers.remove(handle) }, Ok(value));
         }
+        seen.sort_unstable();
+        seen.dedup();
         assert_eq!(seen.len(), KEPT_DEAD + 1);
     }
 }
