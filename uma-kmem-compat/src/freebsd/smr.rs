@@ -58,6 +58,8 @@ impl Block {
 
 #[derive(Debug)]
 struct Inner {
+    /// Which of all that ever were in the process.
+    number: u64,
     name: Box<str>,
     wr_seq: AtomicU64,
     rd_seq: AtomicU64,
@@ -96,13 +98,14 @@ impl Drop for Section<'_> {
     }
 }
 
+/// By number: a section may be forgotten, and another `Smr` lie where the one that it was of has lain.
 #[derive(Clone, Copy)]
 struct Inside {
-    smr: *const Inner,
+    smr: u64,
     slot: *const AtomicU64,
 }
 
-const NOWHERE: Inside = Inside { smr: ptr::null(), slot: ptr::null() };
+const NOWHERE: Inside = Inside { smr: 0, slot: ptr::null() };
 
 std::thread_local! {
     /// The sections that the thread is in.
@@ -124,8 +127,10 @@ fn hint() -> usize {
 impl Smr {
     /// Nobody reads yet (`smr_create`).
     pub fn new(name: &str) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
         let seq = || AtomicU64::new(FIRST);
         Self(Arc::new(Inner {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             wr_seq: seq(),
             rd_seq: seq(),
@@ -146,18 +151,17 @@ impl Smr {
 
     /// Whether this thread reads (`SMR_ENTERED`).
     pub fn entered(&self) -> bool {
-        let me = Arc::as_ptr(&self.0);
-        INSIDE.get().iter().any(|inside| ptr::eq(inside.smr, me))
+        INSIDE.get().iter().any(|inside| inside.smr == self.0.number)
     }
 
     pub(super) fn join(&self, function: &str) {
-        let me = Arc::as_ptr(&self.0);
+        let me = self.0.number;
         let mut all = INSIDE.get();
-        if all.iter().any(|inside| ptr::eq(inside.smr, me)) {
+        if all.iter().any(|inside| inside.smr == me) {
             let name = self.name();
             SYSTEM.fatal(function, format_args!("\"{name}\": the thread is in a section already"));
         }
-        let Some(place) = all.iter_mut().find(|inside| inside.smr.is_null()) else {
+        let Some(place) = all.iter_mut().find(|inside| inside.smr == 0) else {
             SYSTEM.fatal(function, format_args!("the thread is in {NESTED} sections already"));
         };
         *place = Inside { smr: me, slot: self.occupy() };
@@ -165,9 +169,8 @@ impl Smr {
     }
 
     pub(super) fn leave(&self, function: &str) {
-        let me = Arc::as_ptr(&self.0);
         let mut all = INSIDE.get();
-        let Some(place) = all.iter_mut().find(|inside| ptr::eq(inside.smr, me)) else {
+        let Some(place) = all.iter_mut().find(|inside| inside.smr == self.0.number) else {
             let name = self.name();
             SYSTEM.misuse(function, format_args!("\"{name}\": the thread is in no section"));
             return;
@@ -316,6 +319,25 @@ mod tests {
         drop(section);
         assert!(!smr.entered() && smr.poll(after));
         assert!(smr.poll(after + 1000), "a time that has not come");
+    }
+
+    /// A section that is never left is one of its own `Smr` alone, also if another comes to lie at its address.
+    #[test]
+    fn a_section_that_was_forgotten_is_of_no_other() {
+        let lost = Smr::new("lost");
+        let at = Arc::as_ptr(&lost.0);
+        core::mem::forget(lost.enter());
+        drop(lost);
+        let others: Vec<_> = (0..100).map(|_| Smr::new("lost")).collect();
+        let there = others.iter().any(|smr| Arc::as_ptr(&smr.0) == at);
+        if !there {
+            println!("no other came to lie there: nothing was tried");
+        }
+        for smr in &others {
+            assert!(!smr.entered());
+            drop(smr.enter());
+            smr.synchronize();
+        }
     }
 
     #[test]
