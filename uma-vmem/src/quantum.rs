@@ -120,6 +120,36 @@ impl<'a, L: RawMutex, M: Metadata, W: Sleep, P: Import> QuantumSource<'a, L, M, 
     }
 }
 
+/// Items that go back, all of them also if the parent of the arena unwinds.
+struct Rest<'s, 'a, L: RawMutex, M: Metadata, W: Sleep, P: Import>(
+    &'s QuantumSource<'a, L, M, W, P>,
+    &'s [Item],
+);
+
+impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Rest<'_, '_, L, M, W, P> {
+    /// Returns what was wrong with the first that could not be freed.
+    fn free(&mut self) -> Option<VmemError> {
+        let Self(source, items) = self;
+        let mut misuse = None;
+        while let Some((&item, rest)) = items.split_first() {
+            *items = rest;
+            match source.arena.free(source.addr_of(item), source.want.size) {
+                // What the parent does not take back is its affair: the segment is free.
+                Ok(()) | Err(VmemError { fault: VmemFault::NotTaken { .. }, .. }) => {}
+                Err(error) => misuse = misuse.or(Some(error)),
+            }
+        }
+        misuse
+    }
+}
+
+impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Drop for Rest<'_, '_, L, M, W, P> {
+    fn drop(&mut self) {
+        // After a panic; a second one aborts.
+        self.free();
+    }
+}
+
 /// Why, in the words of an item source.
 fn reason(error: VmemError) -> AllocError {
     match error.fault {
@@ -173,13 +203,11 @@ unsafe impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> ItemSource
 
     /// # Panics
     ///
-    /// If an item was freed before, as a keg does.
+    /// If an item was freed before, as a keg does: when the others are free.
     unsafe fn release(&self, items: &[Item]) {
-        for &item in items {
-            if let Err(error) = self.arena.free(self.addr_of(item), self.want.size) {
-                // What the parent does not take back is its affair: the segment is free.
-                assert!(matches!(error.fault, VmemFault::NotTaken { .. }), "{error}");
-            }
+        let misuse = Rest(self, items).free();
+        if let Some(error) = misuse {
+            panic!("{error}");
         }
     }
 

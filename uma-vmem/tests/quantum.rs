@@ -164,6 +164,23 @@ fn an_item_that_goes_back_twice() {
     assert_eq!(arena.stats().in_use, 0);
 }
 
+/// One of a batch that was freed before keeps none of the others.
+#[test]
+fn a_batch_with_an_item_that_goes_back_twice() {
+    let arena = arena(1, 10, 10);
+    let source = QuantumSource::identifiers(&arena, 1).unwrap();
+    let items: Vec<_> = (0..5).map(|_| source.alloc(Request::NOWAIT).unwrap()).collect();
+    // SAFETY: as above.
+    let panic = caught(|| unsafe {
+        source.free(items[1]);
+        source.free(items[3]);
+        source.release(&items);
+    });
+    let message = panic.unwrap_err().to_string();
+    assert!(message.contains("arena \"quanta\": free of 0x1 at 0xb"), "{message}");
+    assert_eq!(arena.stats().in_use, 0);
+}
+
 /// Quantum caches are at least 2.5 times as fast as the arena: some way above that they should be, so that
 /// a machine that is busy does not matter.
 #[test]
