@@ -565,10 +565,22 @@ impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Arena<L, M, W, P> {
 
     /// Wakes a caller that was served, and serves the others for whom there is room.
     pub(crate) fn wake(&self, woken: Option<W::Waker>) {
+        /// Serves the others if a wake-up unwinds; a second panic aborts.
+        struct Others<'a, L: RawMutex, M: Metadata, W: Sleep, P: Import>(&'a Arena<L, M, W, P>);
+
+        impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Drop for Others<'_, L, M, W, P> {
+            fn drop(&mut self) {
+                let next = self.0.state.lock().serve();
+                self.0.wake(next);
+            }
+        }
+
         let mut next = woken;
         while let Some(waker) = next {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
+            let others = Others(self);
             self.sleep.wake(&waker);
+            core::mem::forget(others);
             next = self.state.lock().serve();
         }
     }

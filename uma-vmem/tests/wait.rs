@@ -2,13 +2,14 @@
 
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Park, now};
 use parking_lot::RawMutex;
-use uma_core::{Deadline, NoSleep, Process, Request};
+use uma_core::{Deadline, NoSleep, Process, Request, Sleep};
 use uma_testkit::{HeapMeta, Rng};
 use uma_vmem::{Arena, ArenaConfig, Policy, SegmentKind, VmemFault};
 
@@ -193,4 +194,51 @@ fn the_copy_of_a_process_goes_on() {
         assert_eq!(arena.alloc(4, Policy::Instant, Request::NOWAIT).unwrap(), 0);
     }
     arena.free(0, 4).unwrap();
+}
+
+/// [`Park`], whose wake-ups unwind once after they were told to.
+struct Startled(AtomicUsize);
+
+impl Sleep for Startled {
+    type Waker = <Park as Sleep>::Waker;
+
+    fn now(&self) -> u64 {
+        Park.now()
+    }
+
+    fn waker(&self) -> Self::Waker {
+        Park.waker()
+    }
+
+    fn sleep(&self, until: Deadline) {
+        Park.sleep(until);
+    }
+
+    fn wake(&self, waker: &Self::Waker) {
+        Park.wake(waker);
+        assert_ne!(self.0.swap(0, Ordering::SeqCst), 1, "as planned");
+    }
+}
+
+/// A wake-up that unwinds is that of one caller: the others for whom there is room are served all the same.
+#[test]
+fn a_wake_up_that_unwinds_costs_the_others_nothing() {
+    let startled = Startled(AtomicUsize::new(0));
+    let config = ArenaConfig::new("startled", 1).unwrap();
+    let arena: Arena<RawMutex, _, _> =
+        Arena::create(config, 0, 4, HeapMeta::new(), &startled).unwrap();
+    let all = arena.alloc(4, Policy::Instant, Request::NOWAIT).unwrap();
+    let late = Request::until(Deadline::at(now() + 20_000_000_000));
+    thread::scope(|scope| {
+        let waiters: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| arena.alloc(1, Policy::Instant, late))).collect();
+        until(|| arena.waiting() == 3);
+        startled.0.store(1, Ordering::SeqCst);
+        let freed = catch_unwind(AssertUnwindSafe(|| arena.free(all, 4)));
+        assert!(freed.is_err());
+        for waiter in waiters {
+            waiter.join().unwrap().expect("there was room for it");
+        }
+    });
+    assert_eq!((arena.waiting(), arena.stats().in_use), (0, 3));
 }
