@@ -115,7 +115,8 @@ impl<L: RawMutex, M: Metadata, W: Witness> Checks<L, M, W> {
     /// Whether this item is one of those that are looked after (see [`Hardening::divisor`]).
     fn is_chosen(&self, item: Item) -> bool {
         let divisor = self.hardening.divisor as usize;
-        divisor <= 1 || (item.addr() / self.subject.pads.outer().size()).is_multiple_of(divisor)
+        let size = self.subject.pads.outer().size().max(1);
+        divisor <= 1 || (item.addr() / size).is_multiple_of(divisor)
     }
 
     /// Looks at an item that comes up from the caches, and makes it ready for ctor.

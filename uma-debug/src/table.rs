@@ -90,6 +90,8 @@ const fn links() -> [AtomicPtr<Chunk>; WAYS] {
 
 impl Table {
     pub(crate) const fn new(size: usize, records: bool) -> Self {
+        // Items without a size are identifiers, each at an address of its own.
+        let size = if size == 0 { 1 } else { size };
         Self { root: links(), size, records }
     }
 

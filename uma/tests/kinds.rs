@@ -1,11 +1,14 @@
 //! What holds for zones of every kind: with slabs of their own, on those of another, over a source.
 
 use std::alloc::Layout;
-use std::num::NonZeroU64;
+use std::mem::MaybeUninit;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::ptr::NonNull;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use uma::core::{FnHooks, Hooks, Item, NoHooks, Refused, Request};
-use uma::debug::Hardening;
+use uma::core::{AllocError, FnHooks, Hooks, Item, ItemSource, NoHooks, Refused, Request};
+use uma::debug::{Hardening, Report, Verdict};
 use uma::{Host, Origin, Platform, RawZone, Reclaim, ZoneFlags};
 
 const ITEM: Layout = Layout::new::<[u64; 4]>();
@@ -124,4 +127,66 @@ fn a_limit_that_is_lowered_drains_the_quarantine() {
     assert_eq!(zone.stats().cached, 8);
     zone.set_max_items(NonZeroU64::new(1)).unwrap();
     assert!(zone.stats().cached <= 1, "more are held than there may be");
+}
+
+/// Numbers from 1 on, which are no memory: items of no size at these addresses.
+struct Numbers(Mutex<Vec<usize>>);
+
+// SAFETY: each number is out once, and an item of no size needs no memory.
+unsafe impl ItemSource for Numbers {
+    fn layout(&self) -> Layout {
+        Layout::new::<()>()
+    }
+
+    fn import(&self, into: &mut [MaybeUninit<Item>], _: Request) -> Result<usize, AllocError> {
+        let mut free = self.0.lock().unwrap();
+        let mut count = 0;
+        while let Some(place) = into.get_mut(count)
+            && let Some(number) = free.pop().and_then(NonZeroUsize::new)
+        {
+            place.write(Item::new(NonNull::without_provenance(number)));
+            count += 1;
+        }
+        if count == 0 { Err(AllocError::Source) } else { Ok(count) }
+    }
+
+    unsafe fn release(&self, items: &[Item]) {
+        self.0.lock().unwrap().extend(items.iter().map(|item| item.addr()));
+    }
+}
+
+/// Items that are no memory are looked after as others are, and not touched.
+#[test]
+fn identifiers_with_checks() {
+    static REPORTS: AtomicU64 = AtomicU64::new(0);
+
+    fn on_misuse(_: &Report<'_>) -> Verdict {
+        REPORTS.fetch_add(1, Ordering::Relaxed);
+        Verdict::Ignore
+    }
+
+    let tiers =
+        [Hardening::HARDENED, Hardening::DEBUG, Hardening::DEBUG.divisor(3), Hardening::ASAN];
+    for (tier, reports) in tiers.into_iter().chain([Hardening::sampled(1)]).zip(1..) {
+        let numbers: &Numbers = Box::leak(Box::new(Numbers(Mutex::new((1..=100).collect()))));
+        let zone =
+            RawZone::over("numbers", numbers).hardening(tier).on_misuse(on_misuse).build().unwrap();
+        let mut out: Vec<Item> = (0..100).map(|_| zone.alloc(Request::NOWAIT).unwrap()).collect();
+        assert!(zone.alloc(Request::NOWAIT).is_err());
+        out.sort_unstable_by_key(|item| item.addr());
+        assert!(out.iter().map(|item| item.addr()).eq(1..=100));
+        let again = out[7];
+        // SAFETY: they came from this zone and are not used any more; that one comes twice is found out, where
+        // it is looked at.
+        unsafe {
+            out.into_iter().for_each(|item| zone.free(item));
+            if tier.is_live() {
+                zone.free(again);
+                assert_eq!(REPORTS.load(Ordering::Relaxed), reports);
+            }
+        }
+        assert_eq!(zone.stats().used(), 0);
+        drop(zone);
+        assert_eq!(numbers.0.lock().unwrap().len(), 100);
+    }
 }
