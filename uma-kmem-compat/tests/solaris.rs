@@ -2,6 +2,7 @@
 #![cfg(feature = "solaris")]
 
 use core::ffi::{c_int, c_void};
+use core::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use uma_kmem_compat::solaris::{
@@ -105,26 +106,69 @@ fn a_move_that_unwinds_loses_no_object() {
     let cache = KmemCache::create("moving", 256, 0, Kmc::empty()).unwrap();
     // SAFETY: nothing of the cache is moved: every answer is no.
     assert!(unsafe { cache.set_move(moves) });
+    free_most(&cache, |kept| {
+        cache.reap_now();
+        until(|| OFFERED.load(Ordering::Relaxed) >= 3);
+        // SAFETY: they came from this cache and are used no more.
+        kept.into_iter().for_each(|object| unsafe { cache.free(object) });
+    });
+    until(|| cache.stats().used() == 0);
+    cache.destroy().unwrap();
+}
+
+/// A cache whose objects are being offered for moving is empty when its owner has freed them all: who destroys it
+/// waits until the scan has given back what it had in hand.
+#[test]
+fn a_cache_that_is_scanned_can_be_destroyed() {
+    static OFFERED: AtomicU32 = AtomicU32::new(0);
+    static GO_ON: AtomicU32 = AtomicU32::new(0);
+
+    unsafe extern "C-unwind" fn moves(
+        _: *mut c_void,
+        _: *mut c_void,
+        _: usize,
+        _: *mut c_void,
+    ) -> c_int {
+        OFFERED.fetch_add(1, Ordering::Relaxed);
+        until(|| GO_ON.load(Ordering::Relaxed) != 0);
+        // The owner does not know it any more.
+        4
+    }
+
+    let cache = KmemCache::create("scanned", 256, 0, Kmc::empty()).unwrap();
+    // SAFETY: nothing of the cache is moved.
+    assert!(unsafe { cache.set_move(moves) });
+    free_most(&cache, |kept| {
+        cache.reap_now();
+        until(|| OFFERED.load(Ordering::Relaxed) != 0);
+        // SAFETY: they came from this cache and are used no more.
+        kept.into_iter().for_each(|object| unsafe { cache.free(object) });
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            GO_ON.store(1, Ordering::Relaxed);
+        });
+        cache.destroy().unwrap();
+    });
+}
+
+fn until(condition: impl Fn() -> bool) {
+    for _ in 0..20_000 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("it never came about");
+}
+
+/// Frees all but a few of many objects, which then lie in sparse slabs.
+fn free_most(cache: &KmemCache, then: impl FnOnce(Vec<NonNull<u8>>)) {
     let all: Vec<_> = (0..4000).map(|_| cache.alloc(Km::SLEEP).unwrap()).collect();
     let (kept, freed): (Vec<_>, Vec<_>) =
         all.into_iter().enumerate().partition(|(at, _)| at % 16 == 0);
     // SAFETY: they came from this cache and are used no more.
     freed.into_iter().for_each(|(_, object)| unsafe { cache.free(object) });
-    cache.reap_now();
-    for _ in 0..10_000 {
-        if OFFERED.load(Ordering::Relaxed) >= 3 {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    assert!(OFFERED.load(Ordering::Relaxed) >= 3, "no scan came");
-    // SAFETY: as above.
-    kept.into_iter().for_each(|(_, object)| unsafe { cache.free(object) });
-    for _ in 0..10_000 {
-        if cache.stats().used() == 0 {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    cache.destroy().unwrap();
+    then(kept.into_iter().map(|(_, object)| object).collect());
 }

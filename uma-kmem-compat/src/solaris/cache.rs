@@ -8,9 +8,9 @@ use core::ptr::NonNull;
 use core::time::Duration;
 use std::sync::Arc;
 
+use uma::Hardening;
 use uma::core::{AllocError, ConfigError, Stats};
 use uma::debug::Fill;
-use uma::{Hardening, Reclaim};
 
 use super::{DESTROY, FAILING_CTOR, KMEM_FLAGS, Km, Kmc, NAME, SLEEP, SYSTEM, look_after};
 use crate::common::objects::{self, Backing, Callbacks, MoveCallback, Objects, Owner, Wanted};
@@ -251,32 +251,35 @@ impl KmemCache {
     ///
     /// If objects are in use: how many. What becomes of the cache is for the policy `solaris.destroy` to say.
     pub fn destroy(self) -> Result<(), Leaked> {
-        self.objects.reclaim(Reclaim::DrainCpu);
-        let used = self.stats().used();
-        if used == 0 {
-            return Ok(());
-        }
-        let mut some = String::new();
-        let mut count = 0;
-        self.for_each_used(|object| {
-            count += 1;
-            if count <= 8 {
-                some += &format!(" {:#x}", object.addr());
+        const NAME: &str = "kmem_cache_destroy";
+        let untouched = self.untouched;
+        let ended = self.objects.end(|objects, used| {
+            let mut some = String::new();
+            let mut count = 0;
+            objects.for_each_used(|object| {
+                count += 1;
+                if count <= 8 {
+                    some += &format!(" {:#x}", object.addr());
+                }
+            });
+            let more = if count > 8 { " ..." } else { "" };
+            let what = format!("{objects} is not empty: {used} objects in use:{some}{more}");
+            match DESTROY.get() {
+                "panic" => SYSTEM.fatal(NAME, format_args!("{what}")),
+                "refuse" => {
+                    SYSTEM.report(NAME, format_args!("{what}; it stays"));
+                    true
+                }
+                _ => {
+                    SYSTEM.report(NAME, format_args!("{what}; their memory stays"));
+                    false
+                }
             }
         });
-        let more = if count > 8 { " ..." } else { "" };
-        let what = format!("{self} is not empty: {used} objects in use:{some}{more}");
-        match DESTROY.get() {
-            "panic" => SYSTEM.fatal("kmem_cache_destroy", format_args!("{what}")),
-            "refuse" => {
-                SYSTEM.report("kmem_cache_destroy", format_args!("{what}; it stays"));
-                Err(Leaked { objects: used, cache: Some(self) })
-            }
-            _ => {
-                SYSTEM.report("kmem_cache_destroy", format_args!("{what}; their memory stays"));
-                Err(Leaked { objects: used, cache: None })
-            }
-        }
+        ended.map_err(|(used, objects)| Leaked {
+            objects: used,
+            cache: objects.map(|objects| Self { objects, untouched }),
+        })
     }
 
     /// The size that was asked for, in bytes.

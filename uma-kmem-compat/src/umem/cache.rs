@@ -6,7 +6,6 @@ use core::ffi::{CStr, c_int};
 use core::fmt;
 use core::ptr::NonNull;
 
-use uma::Reclaim;
 use uma::core::{AllocError, ConfigError, ConfigFault, Stats};
 
 use super::env::Settings;
@@ -279,32 +278,33 @@ impl UmemCache {
     /// If objects are in use: how many. What becomes of the cache is for the policy `umem.destroy` to say.
     pub fn destroy(self) -> Result<(), Leaked> {
         const NAME: &str = "umem_cache_destroy";
-        self.objects.reclaim(Reclaim::DrainCpu);
-        let used = self.stats().used();
-        if used == 0 {
-            return Ok(());
-        }
-        let mut some = String::new();
-        let mut count = 0;
-        self.objects.for_each_used(|object| {
-            count += 1;
-            if count <= 8 {
-                some += &format!(" {:#x}", object.addr());
+        let ended = self.objects.end(|objects, used| {
+            let mut some = String::new();
+            let mut count = 0;
+            objects.for_each_used(|object| {
+                count += 1;
+                if count <= 8 {
+                    some += &format!(" {:#x}", object.addr());
+                }
+            });
+            let more = if count > 8 { " ..." } else { "" };
+            let what = format!("{objects} is not empty: {used} objects in use:{some}{more}");
+            match DESTROY.get() {
+                "panic" => SYSTEM.fatal(NAME, format_args!("{what}")),
+                "refuse" => {
+                    SYSTEM.report(NAME, format_args!("{what}; it stays"));
+                    true
+                }
+                _ => {
+                    SYSTEM.report(NAME, format_args!("{what}; their memory stays"));
+                    false
+                }
             }
         });
-        let more = if count > 8 { " ..." } else { "" };
-        let what = format!("{self} is not empty: {used} objects in use:{some}{more}");
-        match DESTROY.get() {
-            "panic" => SYSTEM.fatal(NAME, format_args!("{what}")),
-            "refuse" => {
-                SYSTEM.report(NAME, format_args!("{what}; it stays"));
-                Err(Leaked { objects: used, cache: Some(self) })
-            }
-            _ => {
-                SYSTEM.report(NAME, format_args!("{what}; their memory stays"));
-                Err(Leaked { objects: used, cache: None })
-            }
-        }
+        ended.map_err(|(used, objects)| Leaked {
+            objects: used,
+            cache: objects.map(|objects| Self { objects }),
+        })
     }
 
     /// The size that was asked for, in bytes.

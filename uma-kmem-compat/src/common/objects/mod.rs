@@ -266,6 +266,52 @@ impl Owner {
     pub(crate) fn new(objects: Arc<Objects>) -> Self {
         Self(ManuallyDrop::new(objects))
     }
+
+    /// Ends the cache, when whoever looks at it has done with it: a scan has objects in hand. If objects are in use
+    /// then, `stays` says whether the cache goes on; their memory stays in any case.
+    ///
+    /// # Errors
+    ///
+    /// How many objects are in use, and the cache if it goes on.
+    pub(crate) fn end(
+        self,
+        stays: impl FnOnce(&Objects, u64) -> bool,
+    ) -> Result<(), (u64, Option<Self>)> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: it is not used again.
+        let objects = unsafe { ManuallyDrop::take(&mut this.0) };
+        let Some(alone) = alone(objects) else { return Ok(()) };
+        alone.reclaim(Reclaim::DrainCpu);
+        let used = alone.stats().used();
+        if used == 0 {
+            return Ok(());
+        }
+        if !stays(&alone, used) {
+            return Err((used, None));
+        }
+        let objects = Arc::new(alone);
+        list::add(&objects);
+        Err((used, Some(Self::new(objects))))
+    }
+}
+
+/// The cache itself: nobody finds it in the list any more, and whoever has found it before has done with it. `None` if
+/// that does not come about; then it is left as it is.
+fn alone(mut objects: Arc<Objects>) -> Option<Objects> {
+    list::remove(&objects);
+    // A round of upkeep is short. In a child of fork(2) it may never end: its thread is not there.
+    for _ in 0..10_000 {
+        match Arc::try_unwrap(objects) {
+            Ok(alone) => return Some(alone),
+            Err(shared) => objects = shared,
+        }
+        std::thread::sleep(core::time::Duration::from_millis(1));
+    }
+    objects
+        .system
+        .report("destroy", format_args!("{objects} is being reaped; it is left as it is"));
+    core::mem::forget(objects);
+    None
 }
 
 impl core::ops::Deref for Owner {
@@ -280,20 +326,8 @@ impl core::ops::Deref for Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         // SAFETY: it is not used again.
-        let mut objects = unsafe { ManuallyDrop::take(&mut self.0) };
-        list::remove(&objects);
-        // A round of upkeep is short. In a child of fork(2) it may never end: its thread is not there.
-        for _ in 0..10_000 {
-            match Arc::try_unwrap(objects) {
-                Ok(alone) => return drop(alone),
-                Err(shared) => objects = shared,
-            }
-            std::thread::sleep(core::time::Duration::from_millis(1));
-        }
-        objects
-            .system
-            .report("destroy", format_args!("{objects} is being reaped; it is left as it is"));
-        core::mem::forget(objects);
+        let objects = unsafe { ManuallyDrop::take(&mut self.0) };
+        drop(alone(objects));
     }
 }
 

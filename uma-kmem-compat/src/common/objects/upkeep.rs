@@ -115,6 +115,8 @@ fn later(task: Task) {
     ACTIVE.fetch_add(1, Ordering::AcqRel);
     if runs {
         STATE.lock().tasks.push_back(task);
+        // A callback may just have ended the thread.
+        run();
         wake();
     } else {
         perform(task);
@@ -145,11 +147,16 @@ fn perform(task: Task) {
 }
 
 fn rounds() {
-    /// A callback that panics ends the thread; the next one who needs it starts another.
+    /// A callback that panics ends the thread. For what is queued there is another at once, else when somebody
+    /// needs it.
     struct Ends;
     impl Drop for Ends {
         fn drop(&mut self) {
             PROCESS.store(0, Ordering::Release);
+            let left = !STATE.lock().tasks.is_empty();
+            if left {
+                run();
+            }
         }
     }
     let _ends = Ends;
