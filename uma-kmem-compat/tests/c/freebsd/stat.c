@@ -2,6 +2,7 @@
 #include "../check.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <uma/compat.h>
 #include <uma/freebsd/uma.h>
 
@@ -16,6 +17,38 @@ static int get(const char *name, int *value, const int *set)
 
 	return uma_freebsd_sysctlbyname(name, value, &length, set, set == NULL ? 0 : sizeof(*set));
 }
+
+/*
+ * The layout that programs of FreeBSD were compiled with, from its description: 16 bytes of header; for each
+ * zone 32 of name, ten words of 32 bits and six of 64; for each CPU eight of 64.
+ */
+#define AT(type, field, offset)                                    \
+	_Static_assert(offsetof(struct type, field) == (offset), #field)
+_Static_assert(sizeof(struct uma_stream_header) == 16, "the header");
+AT(uma_stream_header, ush_version, 0);
+AT(uma_stream_header, ush_maxcpus, 4);
+AT(uma_stream_header, ush_count, 8);
+_Static_assert(sizeof(struct uma_type_header) == 120, "a zone");
+AT(uma_type_header, uth_name, 0);
+AT(uma_type_header, uth_align, 32);
+AT(uma_type_header, uth_size, 36);
+AT(uma_type_header, uth_rsize, 40);
+AT(uma_type_header, uth_maxpages, 44);
+AT(uma_type_header, uth_limit, 48);
+AT(uma_type_header, uth_pages, 52);
+AT(uma_type_header, uth_keg_free, 56);
+AT(uma_type_header, uth_zone_free, 60);
+AT(uma_type_header, uth_bucketsize, 64);
+AT(uma_type_header, uth_zone_flags, 68);
+AT(uma_type_header, uth_allocs, 72);
+AT(uma_type_header, uth_frees, 80);
+AT(uma_type_header, uth_fails, 88);
+AT(uma_type_header, uth_sleeps, 96);
+AT(uma_type_header, uth_xdomain, 104);
+_Static_assert(sizeof(struct uma_percpu_stat) == 64, "a CPU");
+AT(uma_percpu_stat, ups_allocs, 0);
+AT(uma_percpu_stat, ups_frees, 8);
+AT(uma_percpu_stat, ups_cache_free, 16);
 
 /* The stream, read as libmemstat reads it. */
 static void stream(void)
@@ -54,8 +87,21 @@ static void stream(void)
 			free_items += stat->ups_cache_free;
 			at += sizeof(*stat);
 		}
+		if (strncmp(type->uth_name, "second", UTH_MAX_NAME) == 0)
+			CHECK_EQ(type->uth_zone_flags, UTH_ZONE_SECONDARY);
 		if (strncmp(type->uth_name, "counted", UTH_MAX_NAME) == 0) {
 			found++;
+			CHECK_EQ(type->uth_zone_flags, 0);
+			CHECK(type->uth_rsize >= 2048);
+			CHECK_EQ((size_t)type->uth_pages * 4096, uma_zone_memory(counted));
+			/* Pages for a hundred items, to whole slabs. */
+			CHECK(type->uth_maxpages >= 50 && type->uth_maxpages < 100);
+			CHECK(type->uth_bucketsize > 0);
+			CHECK_EQ(type->uth_allocs - type->uth_frees, 3);
+			CHECK(type->uth_allocs >= 4);
+			CHECK_EQ(type->uth_fails, 1);
+			CHECK_EQ(type->uth_sleeps, 0);
+			CHECK_EQ(type->uth_xdomain, 0);
 			CHECK_EQ(used, 3);
 			CHECK(free_items > 0);
 			CHECK_EQ(type->uth_size, 2048);
@@ -72,9 +118,29 @@ static void texts(void)
 	static char text[1 << 18];
 	size_t length = sizeof(text);
 	int count = 0;
+	static const char *const columns[] = { "ITEM", "SIZE", "LIMIT", "USED", "FREE",
+					       "REQ",  "FAIL", "SLEEP", "XDOMAIN" };
+	char name[32], *line = text;
+	unsigned long long size, limit, used, free_items, req, fail, sleeps, xdomain;
 
 	CHECK_EQ(uma_freebsd_sysctlbyname("vm.zone", text, &length, NULL, 0), 0);
-	CHECK(strstr(text, "ITEM") != NULL && strstr(text, "counted") != NULL);
+	for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++) {
+		line += strspn(line, " ");
+		CHECK(strncmp(line, columns[i], strlen(columns[i])) == 0);
+		line += strlen(columns[i]);
+	}
+	CHECK(*line == '\n');
+	line = strstr(text, "\ncounted ");
+	CHECK(line != NULL);
+	CHECK_EQ(sscanf(line, "%31s %llu %llu %llu %llu %llu %llu %llu %llu", name, &size, &limit, &used,
+			&free_items, &req, &fail, &sleeps, &xdomain),
+		 9);
+	CHECK_EQ(size, 2048);
+	CHECK_EQ(limit, 100);
+	CHECK_EQ(used, 3);
+	CHECK(free_items > 0 && req >= 4);
+	CHECK_EQ(fail, 1);
+	CHECK_EQ(sleeps + xdomain, 0);
 	length = sizeof(text);
 	CHECK_EQ(uma_freebsd_sysctlbyname("vm.uma", text, &length, NULL, 0), 0);
 	CHECK(strstr(text, "{\"name\":\"counted\",\"size\":2048") != NULL);
@@ -127,6 +193,11 @@ int main(void)
 	for (int i = 0; i < 4; i++)
 		items[i] = uma_zalloc(counted, M_WAITOK);
 	uma_zfree(counted, items[3]);
+	/* One fails. */
+	uma_zone_set_max(counted, 3);
+	CHECK(uma_zalloc(counted, M_NOWAIT) == NULL);
+	uma_zone_set_max(counted, 100);
+	uma_zfree(counted, uma_zalloc(counted, M_WAITOK));
 	stream();
 	texts();
 	names();
