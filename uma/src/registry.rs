@@ -33,14 +33,14 @@ pub(crate) struct Vtable {
     pub(crate) postfork: unsafe fn(*const (), Process),
     pub(crate) settle: unsafe fn(*const ()),
     pub(crate) holds: unsafe fn(*const (), usize) -> bool,
+    pub(crate) primary: unsafe fn(*const ()) -> Option<Name>,
 }
 
-/// A zone's place in the registry.
+/// A zone's place in the registry. It is part of every zone, so it holds no more than it must.
 pub(crate) struct Node {
     zone: *const (),
-    vtable: Vtable,
+    vtable: &'static Vtable,
     flags: ZoneFlags,
-    primary: Option<Name>,
     links: UnsafeCell<Links>,
 }
 
@@ -64,12 +64,11 @@ impl Node {
     /// thread.
     pub(crate) const unsafe fn new(
         zone: *const (),
-        vtable: Vtable,
+        vtable: &'static Vtable,
         flags: ZoneFlags,
-        primary: Option<Name>,
     ) -> Self {
         let links = Links { next: ptr::null(), previous: ptr::null(), visitors: 0, closed: false };
-        Self { zone, vtable, flags, primary, links: UnsafeCell::new(links) }
+        Self { zone, vtable, flags, links: UnsafeCell::new(links) }
     }
 
     /// The zone's flags.
@@ -142,8 +141,9 @@ impl ZoneRef<'_> {
     }
 
     /// The name of the zone on whose slabs it stands, if it is a secondary zone.
-    pub const fn primary(&self) -> Option<Name> {
-        self.node.primary
+    pub fn primary(&self) -> Option<Name> {
+        // SAFETY: as in `name`.
+        unsafe { (self.node.vtable.primary)(self.node.zone) }
     }
 
     /// The zone's figures.

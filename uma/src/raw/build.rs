@@ -286,7 +286,6 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         };
         let source = self.origin.open(platform, wishes)?;
         let item = source.layout();
-        let primary = O::primary(&source);
         let edge = match hardening.is_checking() {
             true => Some(self.make_edge(&source, hardening)?),
             false => None,
@@ -319,7 +318,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         let core = memory.cast::<Core<P, H, O>>();
         // SAFETY: the node enters a registry below, when `core` is in place, and leaves it before `core`
         // goes; zones may be used from any thread, as the bounds of `Platform` and `H` have it.
-        let node = unsafe { Node::new(core.as_ptr().cast(), Self::VTABLE, flags, primary) };
+        let node = unsafe { Node::new(core.as_ptr().cast(), Self::VTABLE, flags) };
         // SAFETY: as for `Constructed` above.
         let zone = unsafe { Zone::with_hooks(config.name, stack, hooks.1) };
         let (alarm, holders) = (Alarm::new(), AtomicUsize::new(1));

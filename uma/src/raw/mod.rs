@@ -474,7 +474,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         }
     }
 
-    const VTABLE: Vtable = Vtable {
+    const VTABLE: &'static Vtable = &Vtable {
         name: |core| {
             // SAFETY: the registry passes the pointer that `make` gave it, to a live `Core`.
             let core = unsafe { &*core.cast::<Core<P, H, O>>() };
@@ -514,6 +514,11 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             // SAFETY: as above.
             let core = unsafe { &*core.cast::<Core<P, H, O>>() };
             core.holds(address)
+        },
+        primary: |core| {
+            // SAFETY: as above.
+            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
+            O::primary(core.constructed().source())
         },
     };
 }
