@@ -187,6 +187,41 @@ static void zeros(void)
 	kmem_cache_destroy(cache);
 }
 
+/* The values that programs were compiled with, and every flag of an allocation. */
+static void gfp_flags(void)
+{
+	static const gfp_t all[] = {
+		GFP_ATOMIC, GFP_NOWAIT, GFP_DMA, GFP_DMA32, GFP_KERNEL, GFP_KERNEL_ACCOUNT, GFP_USER,
+		GFP_HIGHUSER, GFP_NOIO, GFP_NOFS, __GFP_DMA, __GFP_HIGHMEM, __GFP_DMA32, __GFP_MOVABLE,
+		__GFP_RECLAIMABLE, __GFP_HIGH, __GFP_IO, __GFP_FS, __GFP_DIRECT_RECLAIM,
+		__GFP_KSWAPD_RECLAIM, __GFP_RECLAIM, __GFP_WRITE, __GFP_NOWARN, __GFP_RETRY_MAYFAIL,
+		__GFP_MEMALLOC, __GFP_COMP, __GFP_NOMEMALLOC, __GFP_HARDWALL, __GFP_THISNODE,
+		__GFP_ACCOUNT, __GFP_NORETRY, __GFP_NOFAIL, (gfp_t)-1 & ~__GFP_ZERO,
+	};
+	struct kmem_cache *cache = kmem_cache_create("gfp", 72, 0, 0, NULL);
+
+	CHECK_EQ(GFP_KERNEL, 0xcc0);
+	CHECK_EQ(GFP_NOWAIT, 0x800);
+	CHECK_EQ(__GFP_ZERO, 0x100);
+	CHECK(gfpflags_allow_blocking(GFP_KERNEL) && gfpflags_allow_blocking(GFP_NOIO));
+	CHECK(gfpflags_allow_blocking(GFP_NOFS) && gfpflags_allow_blocking(GFP_USER));
+	CHECK(!gfpflags_allow_blocking(GFP_NOWAIT) && !gfpflags_allow_blocking(GFP_ATOMIC));
+	for (size_t at = 0; at < sizeof(all) / sizeof(all[0]); at++) {
+		char *object = kmem_cache_alloc(cache, all[at]), *memory = kmalloc(100, all[at]);
+
+		CHECK(object != NULL && memory != NULL);
+		/* None of them is taken for another: what was there stays. */
+		memset(object, 0x5a, 72);
+		kmem_cache_free(cache, object);
+		CHECK(kmem_cache_alloc(cache, all[at]) == object);
+		CHECK_EQ(object[71], 0x5a);
+		kmem_cache_free(cache, object);
+		kfree(memory);
+	}
+	kmem_cache_destroy(cache);
+	CHECK_REPORTS(0, "");
+}
+
 static void bulk(void)
 {
 	struct kmem_cache *cache = kmem_cache_create("bulk", 48, 0, 0, NULL);
@@ -298,6 +333,7 @@ int main(void)
 	flags();
 	cache_lines();
 	zeros();
+	gfp_flags();
 	bulk();
 	if (!getenv("UMA_TEST_SHORT") || !*getenv("UMA_TEST_SHORT"))
 		bulk_without_memory();

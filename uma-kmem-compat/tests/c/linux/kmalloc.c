@@ -42,6 +42,10 @@ static void sizes(void)
 		kfree(memory);
 	}
 	CHECK_EQ(uma_linux_kmalloc_active(), before);
+	CHECK_EQ(KMALLOC_MIN_SIZE, kmalloc_size_roundup(1));
+	CHECK_EQ(ARCH_KMALLOC_MINALIGN, 8);
+	CHECK_EQ(kmalloc_size_roundup(KMALLOC_MAX_CACHE_SIZE), KMALLOC_MAX_CACHE_SIZE);
+	CHECK_EQ(kmalloc_size_roundup(KMALLOC_MAX_SIZE), KMALLOC_MAX_SIZE);
 	CHECK_EQ(kmalloc_size_roundup(0), 0);
 	CHECK_EQ(kmalloc_size_roundup(65), 96);
 	CHECK_EQ(kmalloc_size_roundup(129), 192);

@@ -216,6 +216,37 @@ static void of_a_cache(void)
 	kmem_cache_destroy(constructed);
 }
 
+/* A node means nothing; the functions for pools of caches and of kmalloc can be called as they are. */
+static void nodes(void)
+{
+	struct kmem_cache *cache = kmem_cache_create("elements", 64, 0, 0, NULL);
+	mempool_t *pool = mempool_create_node(2, mempool_alloc_slab, mempool_free_slab, cache,
+					      GFP_KERNEL, 0), *sized, own;
+	void *element;
+
+	CHECK(pool != NULL);
+	CHECK_EQ(uma_linux_kmem_cache_active(cache), 2);
+	mempool_destroy(pool);
+	CHECK_EQ(mempool_init_node(&own, 3, mempool_kmalloc, mempool_kfree, (void *)(uintptr_t)100,
+				   GFP_KERNEL, NUMA_NO_NODE), 0);
+	element = mempool_alloc(&own, GFP_KERNEL);
+	CHECK(ksize(element) >= 100);
+	mempool_free(element, &own);
+	mempool_exit(&own);
+	sized = mempool_create_kmalloc_pool(1, 30);
+	mempool_destroy(sized);
+	CHECK_EQ(mempool_init_kmalloc_pool(&own, 1, 30), 0);
+	mempool_exit(&own);
+	element = mempool_alloc_slab(GFP_KERNEL, cache);
+	CHECK_EQ(uma_linux_kmem_cache_active(cache), 1);
+	mempool_free_slab(element, cache);
+	element = mempool_kmalloc(GFP_KERNEL | __GFP_ZERO, (void *)(uintptr_t)200);
+	CHECK_EQ(*(char *)element, 0);
+	mempool_kfree(element, (void *)(uintptr_t)200);
+	kmem_cache_destroy(cache);
+	CHECK_REPORTS(0, "");
+}
+
 static void mistakes(void)
 {
 	mempool_t *pool = mempool_create(0, take, give, &failing), own;
@@ -263,6 +294,7 @@ int main(void)
 	resizing();
 	creation_fails();
 	of_a_cache();
+	nodes();
 	mistakes();
 	CHECK_REPORTS(0, "");
 	return 0;

@@ -93,6 +93,32 @@ static void freed_by_a_thread_that_is_gone(void)
 	}
 }
 
+/* The same while that thread lives on, with whatever it has cached. */
+static int freed, ended;
+
+static void *free_it_and_stay(void *object)
+{
+	kmem_cache_free(later, object);
+	__atomic_store_n(&freed, 1, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&ended, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	return NULL;
+}
+
+static void freed_by_a_thread_that_lives(void)
+{
+	pthread_t thread;
+
+	later = kmem_cache_create("later", 64, 0, 0, NULL);
+	CHECK_EQ(pthread_create(&thread, NULL, free_it_and_stay, kmem_cache_alloc(later, GFP_KERNEL)), 0);
+	while (!__atomic_load_n(&freed, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	kmem_cache_destroy(later);
+	CHECK_REPORTS(0, "");
+	__atomic_store_n(&ended, 1, __ATOMIC_RELEASE);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+}
+
 /* Zeros behind memory that shrank and grew again, as far as its class goes and beyond. */
 static void zeros_behind_memory(void)
 {
@@ -220,6 +246,7 @@ int main(void)
 	clobbered_while_free();
 	leak_at_destroy();
 	freed_by_a_thread_that_is_gone();
+	freed_by_a_thread_that_lives();
 	zeros_behind_memory();
 	frees_in_the_wrong_place();
 	return 0;

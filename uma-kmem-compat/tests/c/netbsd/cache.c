@@ -72,26 +72,33 @@ static void constructed(unsigned int flags)
 	CHECK_EQ(counts.made, counts.ended);
 }
 
-/* Two groups of 15 are at hand: 16 that were had and put are had again, without a constructor. */
-static void groups(void)
+/* Two groups of 15, or 63, are at hand: one more than that had and put are had again, without a constructor. */
+static void regroup(unsigned int flags, int count)
 {
-	pool_cache_t cache = begin(0);
-	void *objects[16];
+	pool_cache_t cache = begin(flags);
+	void *objects[PCG_NOBJECTS_LARGE + 1];
 	long made;
 
-	CHECK_EQ(PCG_NOBJECTS_NORMAL, 15);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < count; i++)
 		objects[i] = pool_cache_get(cache, PR_WAITOK);
 	made = counts.made;
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < count; i++)
 		pool_cache_put(cache, objects[i]);
 	CHECK_EQ(counts.ended, 0);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < count; i++)
 		objects[i] = pool_cache_get(cache, PR_WAITOK);
 	CHECK_EQ(counts.made, made);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < count; i++)
 		pool_cache_put(cache, objects[i]);
 	pool_cache_destroy(cache);
+}
+
+static void groups(void)
+{
+	CHECK_EQ(PCG_NOBJECTS_NORMAL, 15);
+	CHECK_EQ(PCG_NOBJECTS_LARGE, 63);
+	regroup(0, PCG_NOBJECTS_NORMAL + 1);
+	regroup(PR_LARGECACHE, PCG_NOBJECTS_LARGE + 1);
 }
 
 static void taken_apart(void)

@@ -79,6 +79,21 @@ static void flags(void)
 	}
 }
 
+/* Interrupt levels are accepted. */
+static void levels(void)
+{
+	static const int all[] = { IPL_NONE, IPL_SOFTCLOCK, IPL_SOFTBIO, IPL_SOFTNET,
+				   IPL_SOFTSERIAL, IPL_VM, IPL_SCHED, IPL_HIGH };
+
+	for (size_t at = 0; at < sizeof(all) / sizeof(all[0]); at++) {
+		struct pool pool;
+
+		pool_init(&pool, 40, 0, 0, 0, "level", NULL, all[at]);
+		pool_put(&pool, pool_get(&pool, PR_NOWAIT));
+		pool_destroy(&pool);
+	}
+}
+
 /* Zeros are of the size asked for, and where an item was used before. */
 static void zeros(void)
 {
@@ -339,6 +354,7 @@ int main(void)
 	uma_compat_set_reporter(check_reporter);
 	sizes();
 	flags();
+	levels();
 	zeros();
 	passively();
 	primed();

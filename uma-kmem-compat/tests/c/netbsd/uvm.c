@@ -28,6 +28,11 @@ static void kinds(void)
 			uvm_km_free(kernel_map, range, 5 * PAGE - 100, type);
 		}
 	}
+	/* Of one colour are all addresses here. */
+	uintptr_t matched = uvm_km_alloc(kernel_map, PAGE, 0, UVM_KMF_VAONLY | UVM_KMF_COLORMATCH);
+
+	CHECK(matched != 0);
+	uvm_km_free(kernel_map, matched, PAGE, UVM_KMF_VAONLY);
 	CHECK(!uvm_km_va_starved_p());
 	CHECK(vm_map_max(kernel_map) - vm_map_min(kernel_map) >= 1u << 28);
 }

@@ -36,6 +36,13 @@ static void plain(void)
 	CHECK_EQ(vmem_size(vm, VMEM_ALLOC), 0);
 	vmem_destroy(vm);
 
+	/* Flags of the kernel's own. */
+	vm = vmem_create("flags", 1, 16, 1, NULL, NULL, NULL, 0, VM_SLEEP | VM_BOOTSTRAP | VM_XIMPORT, 0);
+	CHECK_EQ(vmem_alloc(vm, 16, NOW | VM_POPULATING, &at), 0);
+	CHECK_EQ(at, 1);
+	vmem_free(vm, 1, 16);
+	vmem_destroy(vm);
+
 	/* Up to the last address. */
 	vm = vmem_create("edge", 0xffff0000, 0x10000, 0x1000, NULL, NULL, NULL, 0, VM_SLEEP, 0);
 	CHECK_EQ(vmem_alloc(vm, 0x10000, NOW, &at), 0);
@@ -150,6 +157,64 @@ static void importing(void)
 	vmem_destroy(parent);
 }
 
+/* Whatever is allocated, constrained or not, overlaps nothing, and in the end all is there again. */
+static void at_random(void)
+{
+	vmem_t *vm = vmem_create("random", 0xfff00000, 0x100000, 0x100, NULL, NULL, NULL, 0,
+				 VM_SLEEP, 0);
+	static struct {
+		vmem_addr_t at;
+		vmem_size_t size;
+	} held[64];
+	static unsigned char used[0x100000 / 0x100];
+	uint64_t random = 4711;
+
+	for (int round = 0; round < 20000; round++) {
+		int slot = (int)((random = random * 6364136223846793005u + 1442695040888963407u) >> 58);
+		vmem_size_t size = 1 + (random >> 40) % 0x4000;
+		vm_flag_t flags = VM_NOSLEEP | (random >> 35 & 1 ? VM_INSTANTFIT : VM_BESTFIT);
+		int constrained = random >> 36 & 1, failed;
+		vmem_addr_t at;
+
+		if (held[slot].size != 0) {
+			for (vmem_addr_t page = 0; page < (held[slot].size + 0xff) / 0x100; page++)
+				CHECK_EQ(used[(held[slot].at - 0xfff00000) / 0x100 + page]--, 1);
+			if (constrained)
+				vmem_xfree(vm, held[slot].at, held[slot].size);
+			else
+				vmem_free(vm, held[slot].at, held[slot].size);
+			held[slot].size = 0;
+			continue;
+		}
+		if (constrained) {
+			failed = vmem_xalloc(vm, size, 0x1000, 0x200, 0x8000, 0xfff08000, 0xffff7fff,
+					     flags, &at);
+			if (!failed) {
+				CHECK_EQ(at % 0x1000, 0x200);
+				CHECK_EQ(at / 0x8000, (at + size - 1) / 0x8000);
+				CHECK(at >= 0xfff08000 && at + size - 1 <= 0xffff7fff);
+			}
+		} else {
+			failed = vmem_alloc(vm, size, flags, &at);
+		}
+		CHECK(failed == 0 || failed == 12);
+		if (failed)
+			continue;
+		held[slot].at = at;
+		held[slot].size = size;
+		CHECK(at >= 0xfff00000 && at + size - 1 <= 0xffffffff && at % 0x100 == 0);
+		for (vmem_addr_t page = 0; page < (size + 0xff) / 0x100; page++)
+			CHECK_EQ(used[(at - 0xfff00000) / 0x100 + page]++, 0);
+	}
+	for (int slot = 0; slot < 64; slot++)
+		if (held[slot].size != 0)
+			vmem_free(vm, held[slot].at, held[slot].size);
+	CHECK_EQ(vmem_size(vm, VMEM_FREE), 0x100000);
+	CHECK_EQ(vmem_alloc(vm, 0x100000, NOW, NULL), 0);
+	vmem_free(vm, 0xfff00000, 0x100000);
+	vmem_destroy(vm);
+}
+
 static void *free_later(void *vm)
 {
 	struct timespec moment = { 0, 20 * 1000 * 1000 };
@@ -227,6 +292,7 @@ int main(void)
 {
 	plain();
 	constrained();
+	at_random();
 	importing();
 	sleeping();
 	misuse();

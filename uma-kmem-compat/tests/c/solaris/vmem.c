@@ -156,6 +156,7 @@ static void flags(void)
 	CHECK_EQ(KM_PUSHPAGE, VM_PUSHPAGE);
 	CHECK_EQ(KM_NORMALPRI, VM_NORMALPRI);
 	CHECK_EQ(VM_KMFLAGS, KM_VMFLAGS);
+	CHECK_EQ(KM_FLAGS & (KMC_NOTOUCH | KMC_NODEBUG | KMC_NOMAGAZINE | KMC_NOHASH), 0);
 	passing = numbers(0x1000, 0x100000, 0x1000);
 	for (int i = 0; i < 4; i++) {
 		vmem_t *arena = vmem_create("passing", NULL, 0, 0x1000, import_passing, release_passing,
@@ -198,6 +199,9 @@ static void walks(void)
 	CHECK_EQ(used.pieces, 2);
 	CHECK_EQ(used.size, 0x2800);
 	vmem_walk(arena, VMEM_FREE | (int)VMEM_REENTRANT, visit, &unused);
+	CHECK_EQ(unused.size, 0x5000);
+	/* Spans are no segments: nothing is told of them. */
+	vmem_walk(arena, VMEM_SPAN, visit, &unused);
 	CHECK_EQ(unused.size, 0x5000);
 	vmem_free(arena, one, 0x1000);
 	vmem_free(arena, two, 0x1800);

@@ -144,6 +144,8 @@ static void many(void)
 int main(void)
 {
 	brief = getenv("UMA_TEST_SHORT") != NULL && *getenv("UMA_TEST_SHORT") != '\0';
+	CHECK_EQ(UMEM_NOFAIL & UMEM_FLAGS, UMEM_NOFAIL);
+	CHECK_EQ((UMC_NOTOUCH | UMC_NODEBUG | UMC_NOMAGAZINE | UMC_NOHASH) & UMEM_FLAGS, 0);
 	CHECK_EQ(UMEM_CALLBACK_RETRY, 0);
 	CHECK_EQ(UMEM_CALLBACK_EXIT(5), 0x105);
 	CHECK_EQ(status_of(exit_7), 7);

@@ -1,0 +1,48 @@
+/* How often caches are looked after: solaris.update. Each interval in a process of its own, all at once. */
+#include "../check.h"
+
+#include <uma/compat.h>
+#include <uma/solaris/kmem.h>
+
+/* Whether what is free has left a cache by itself, within so many tenths of a second. */
+static int leaves(const char *interval, int tenths)
+{
+	kmem_cache_t *cache;
+	void *objects[500];
+
+	if (interval != NULL)
+		CHECK_EQ(uma_compat_set_policy("solaris.update", interval), 0);
+	cache = kmem_cache_create("upkeep", 4096, 0, NULL, NULL, NULL, NULL, NULL, 0);
+	for (int i = 0; i < 500; i++)
+		objects[i] = kmem_cache_alloc(cache, KM_SLEEP);
+	for (int i = 0; i < 500; i++)
+		kmem_cache_free(cache, objects[i]);
+	for (int i = 0; i < tenths && kmem_cache_stat(cache, "slab_create") != 0; i++)
+		usleep(100000);
+	return kmem_cache_stat(cache, "slab_create") == 0;
+}
+
+static void intervals(void)
+{
+	/* The default is 15 seconds. */
+	static const char *const longer[] = { NULL, "15", "5", "30", "60", "off" };
+	pid_t children[7];
+	int status;
+
+	for (int i = 0; i < 7; i++) {
+		children[i] = fork();
+		if (children[i] == 0)
+			_exit(i == 6 ? !leaves("1", 300) : leaves(longer[i], 20));
+	}
+	for (int i = 0; i < 7; i++) {
+		CHECK_EQ(waitpid(children[i], &status, 0), children[i]);
+		CHECK_EQ(status, 0);
+	}
+	CHECK_EQ(uma_compat_set_policy("solaris.update", "7"), -1);
+}
+
+int main(void)
+{
+	intervals();
+	return 0;
+}
