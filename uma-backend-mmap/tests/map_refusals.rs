@@ -35,6 +35,8 @@ struct Book {
     /// Which kind, from which call on, up to which.
     plan: Option<(usize, usize, usize)>,
     errno: Errno,
+    /// How far a refused call to protect has come before.
+    half_way: usize,
     mapped: BTreeMap<usize, usize>,
 }
 
@@ -118,7 +120,14 @@ unsafe impl System for &'static Refusing {
     }
 
     unsafe fn protect(&self, at: NonNull<u8>, len: usize) -> Result<(), Errno> {
-        self.may("protect")?;
+        if let Err(errno) = self.may("protect") {
+            let half_way = self.0.lock().unwrap().half_way.min(len);
+            if half_way != 0 {
+                // SAFETY: a part of what the caller gives up.
+                unsafe { Kernel.protect(at, half_way)? };
+            }
+            return Err(errno);
+        }
         // SAFETY: as above.
         unsafe { Kernel.protect(at, len) }
     }
@@ -351,6 +360,43 @@ fn addresses_only_are_bare_also_after_a_refusal() {
     map.alloc(4 * PAGE, 0, KmFlags::VAONLY).unwrap();
     let after = system.0.lock().unwrap().calls[kind_of("protect")];
     assert_eq!(after, before + 1, "it was not tried again");
+}
+
+/// What could not be removed counts as entered, and is zero. What is inaccessible of it, since the system had
+/// come half way, is accessible again when it is entered.
+#[test]
+fn what_is_not_removed_is_still_entered() {
+    let system = system();
+    let map = Maps::with_system(MapConfig::new("test"), 8 * PAGE, system).unwrap();
+    let at = map.alloc(8 * PAGE, 0, KmFlags::VAONLY).unwrap();
+    // SAFETY: the range is ours, and this thread alone is at it.
+    unsafe {
+        map.enter(at, 0, 4 * PAGE).unwrap().write_bytes(1, 4 * PAGE);
+        for half_way in [0, 2 * PAGE] {
+            let calls = system.0.lock().unwrap().calls[kind_of("protect")];
+            system.plan("protect", calls, calls + 1, libc::ENOMEM);
+            system.0.lock().unwrap().half_way = half_way;
+            let error = map.remove(at, 0, 6 * PAGE).unwrap_err();
+            let (call, size, errno) = ("mprotect", 6 * PAGE, libc::ENOMEM);
+            assert_eq!(error.fault, MapFault::System { call, size, errno });
+            assert_eq!(map.stats().committed, 4 * PAGE);
+            let freed = map.free(at, 8 * PAGE, KmFlags::VAONLY).unwrap_err();
+            assert_eq!(freed.fault, MapFault::Entered { addr: at.addr().get(), pages: 4 });
+            assert!(all(at.add(half_way), 4 * PAGE - half_way, 0), "it is not zero");
+            map.enter(at, 0, 4 * PAGE).unwrap();
+            assert!(all(at, 4 * PAGE, 0), "it is not zero");
+            at.write_bytes(1, 4 * PAGE);
+        }
+        // Without a refusal to discard, and with one.
+        let calls = system.0.lock().unwrap().calls[kind_of("discard")];
+        system.plan("discard", calls, calls + 1, libc::EINVAL);
+        map.remove(at, 0, 8 * PAGE).unwrap();
+        map.enter(at, 0, 8 * PAGE).unwrap();
+        assert!(all(at, 8 * PAGE, 0), "it is not zero");
+        map.remove(at, 0, 8 * PAGE).unwrap();
+        map.free(at, 8 * PAGE, KmFlags::VAONLY).unwrap();
+    }
+    assert_eq!(map.stats().committed, 0);
 }
 
 /// While one call changes an allocation no other does: it is refused, and nothing is taken away meanwhile.

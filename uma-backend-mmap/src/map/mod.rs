@@ -24,7 +24,8 @@
 //!
 //! # Locks
 //!
-//! That of the arena, a leaf. All system calls are made without it. Freeing claims the mark first, so of
+//! That of the arena, a leaf. All system calls are made without it. A fork waits for calls that are under way
+//! ([`Map::prefork`]). Freeing claims the mark first, so of
 //! two threads that free the same range one gets an error, and nothing is taken from a third who has it
 //! by then.
 //!
@@ -38,8 +39,12 @@
 //!
 //! The crate's other refusals count and are borne; so they are here, see [`MapStats`].
 
+mod access;
+mod alloc;
 mod config;
+mod enter;
 mod error;
+mod fork;
 mod host;
 mod marks;
 mod space;
@@ -48,7 +53,7 @@ mod stats;
 use std::fmt;
 use std::ptr::NonNull;
 
-use uma_core::{Name, RawMutex};
+use uma_core::{Name, Process, RawMutex};
 use uma_vmem::SegmentKind;
 
 pub use config::{KmFlags, MapConfig, MapFlags, MapType};
@@ -218,7 +223,9 @@ impl<L: RawMutex, S: System + Clone> Map<L, S> {
     ///
     /// # Errors
     ///
-    /// As [`enter`](Self::enter). If the system refuses, the memory is still entered, and zero.
+    /// As [`enter`](Self::enter). If the system refuses, the memory still counts as entered, and is zero. A
+    /// part of it may be inaccessible already (mprotect(2) changes one mapping after the other); it is
+    /// accessible again when it is entered again.
     ///
     /// # Safety
     ///
@@ -311,6 +318,31 @@ impl<L: RawMutex, S: System + Clone> Map<L, S> {
     /// [`Busy`](MapFault::Busy) if four walks are under way already.
     pub fn walk(&self, report: impl FnMut(MapSegment)) -> Result<(), MapError> {
         self.told(self.space.walk(report))
+    }
+
+    /// For a copy of the process to be made (fork(2)) in which nothing of the map is half done: waits until
+    /// no other thread has anything in hand, system calls included, and keeps them out, and the lock, until
+    /// [`postfork`](Self::postfork). This thread calls nothing else of the map meanwhile. A submap is a map
+    /// of its own; the order among maps does not matter.
+    ///
+    /// In the copy all allocations are there, and may be freed. Memory is not locked any more (mlock(2)),
+    /// although [`MapStats::locked`] counts it. A range is nobody's there that a thread of the original
+    /// has just got for which it waited, or keeps while it waits for memory.
+    pub fn prefork(&self) {
+        self.space.gate.shut();
+        self.space.arena.prefork();
+    }
+
+    /// Lets everybody in again, in the process or in its copy. In the copy, nobody waits.
+    ///
+    /// # Safety
+    ///
+    /// This thread, or the one that it is the copy of, called [`prefork`](Self::prefork), and this was not
+    /// called since.
+    pub unsafe fn postfork(&self, process: Process) {
+        // SAFETY: the caller called `prefork`, which locked the arena.
+        unsafe { self.space.arena.postfork(process) };
+        self.space.gate.open(process);
     }
 
     /// Ends the map, as dropping it does, and reports what is still allocated, here instead of to
