@@ -35,10 +35,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Chunks of 64 MiB to 1 GiB, up to 32 MiB kept committed, huge pages as the system is set up, and
+    /// Chunks of 128 MiB to 1 GiB, up to 32 MiB kept committed, huge pages as the system is set up, and
     /// the name `uma`.
     pub const DEFAULT: Self = Self {
-        chunk_min: 64 << 20,
+        chunk_min: 128 << 20,
         chunk_max: 1 << 30,
         dirty_max: 32 << 20,
         huge_pages: HugePages::System,

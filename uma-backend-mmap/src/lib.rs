@@ -11,7 +11,7 @@
 //! # Layout
 //!
 //! ```text
-//!  chunk: one mapping, for 64 MiB or more
+//!  chunk: one mapping, for 128 MiB or more
 //!  +-------------+------+--------+-----------+----------+----------+---------------------------+
 //!  | bookkeeping | wall |  run   |   dirty   |   run    |  dirty   |            clean          |
 //!  +-------------+------+--------+-----------+----------+----------+---------------------------+
@@ -25,7 +25,7 @@
 //! stand under one (given a lock that does not allocate either). The page between bookkeeping and
 //! region is inaccessible: who writes below the first run stops there.
 //!
-//! Chunks double from 64 MiB up to 1 GiB; a request that fits no chunk gets one of its own. Runs never
+//! Chunks double from 128 MiB up to 1 GiB; a request that fits no chunk gets one of its own. Runs never
 //! reach across chunks, so a chunk can be unmapped whole.
 //!
 //! # Giving back
@@ -46,7 +46,7 @@
 //! region if huge pages are wanted there or not, and what is left over behind it), one for the directory, and
 //! two for each piece that is [protected](uma_core::Protect). On Linux 6.13 and later without a
 //! wish for huge pages it is one for a chunk, and neighbours count as one. There are at most
-//! 5 chunks for the first GiB, one more for each further GiB, one for each request that fits none, and as many
+//! 4 chunks for the first GiB, one more for each further GiB, one for each request that fits none, and as many
 //! again where the system had no room for a chunk of full size. [`MmapPages::guard`] costs no
 //! mapping from Linux 6.13 on.
 //!
