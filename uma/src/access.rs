@@ -1,7 +1,8 @@
 //! How zones of an ordinary process reach the slot of the running CPU.
 
 use std::fmt;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::thread;
 
@@ -49,7 +50,10 @@ impl HostAccess {
             chosen = first.map_or_else(|first| first, |_| wish);
         }
         // Where one thread found sequences, others of the process find the same ones.
-        if chosen == RSEQ { Self::best() } else { Self::BY_LOCKS }
+        if chosen == RSEQ {
+            return Self { rseq: Sequences::known(HostCpus.cpus()) };
+        }
+        Self::BY_LOCKS
     }
 
     /// What the environment asks for, or else the best.
@@ -187,6 +191,10 @@ mod never {
             None
         }
 
+        pub(super) fn known(_: usize) -> Option<Self> {
+            None
+        }
+
         pub(super) unsafe fn pop_by(_: NonZeroUsize, _: Slots<'_>) -> Option<Item> {
             None
         }
@@ -260,7 +268,11 @@ impl CurrentCpu for HostCpus {
 
 /// One more than the highest number that a CPU can have, as Linux tells it: `0-3` means 4.
 fn possible_cpus() -> Option<usize> {
-    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").ok()?;
+    // What such a file says is at most a page, and comes at once.
+    let mut text = [0; 4096];
+    let mut file = File::open("/sys/devices/system/cpu/possible").ok()?;
+    let length = file.read(&mut text).ok()?;
+    let text = str::from_utf8(text.get(..length)?).ok()?;
     let last = text.trim().rsplit(['-', ',']).next()?;
     last.parse::<usize>().ok()?.checked_add(1)
 }

@@ -60,13 +60,16 @@ impl Rseq {
     /// Access to the slots of `cpus` CPUs, if this thread's C library and kernel have what it takes.
     /// Registers the process with `membarrier`.
     pub fn available(cpus: usize) -> Option<Self> {
+        Self::known(cpus).filter(|_| fence::register())
+    }
+
+    /// The same in a process where [`available`](Self::available) has found them: no system call is made.
+    /// (Where it was not asked, the first fence registers the process.)
+    pub fn known(cpus: usize) -> Option<Self> {
         let offset = area::offset()?;
         // SAFETY: `offset` leads to the area of every thread, also this one.
         let cpu = unsafe { sequence::cpu(offset.get()) };
-        if cpu >= cpus || !fence::register() {
-            return None;
-        }
-        Some(Self { offset, cpus })
+        (cpu < cpus).then_some(Self { offset, cpus })
     }
 
     /// [`PerCpu::pop_inline`], without a value.
