@@ -1,7 +1,9 @@
 //! What churn costs the system: system calls and page faults for a million allocations.
 //!
-//! *From nothing* is a whole life: 100,000 items allocated, a random one replaced a million times, all
-//! freed. *Steady* is the second of two such millions alone. Every new item's first word is written.
+//! *From nothing* is a whole life: 100,000 items allocated, a random one replaced two million times, all
+//! freed. *Steady* is the second of these millions alone. Every new item's first word is written. What an
+//! allocator does once for the process is apart, as far as it does it at its *first item*, which is allocated
+//! and freed before; what others do in constructors, before `main`, is counted nowhere.
 //!
 //! Each subject runs in a process of its own, which is this program with a hidden first argument, on one
 //! thread. Its system calls are counted by ptrace(2), which stops it at each; its minor page faults are
@@ -23,16 +25,19 @@ pub(crate) const CHILD: &str = "--count-calls-of";
 const LIVE: usize = 100_000;
 const STEPS: usize = 1_000_000;
 
-/// The parts of the child's life: before; from nothing; a pause; steady; a pause; the end; after.
-const PARTS: usize = 7;
+/// The parts of the child's life: before; the first item; a pause; from nothing; a pause; steady; a pause;
+/// the end; after.
+const PARTS: usize = 9;
 
-const CALLS: [&str; 2] = ["churn from nothing, system calls", "churn, steady, system calls"];
-const FAULTS: [&str; 2] = ["churn from nothing, page faults", "churn, steady, page faults"];
+const CALLS: [&str; 3] =
+    ["churn from nothing, system calls", "churn, steady, system calls", "first item, system calls"];
+const FAULTS: [&str; 3] =
+    ["churn from nothing, page faults", "churn, steady, page faults", "first item, page faults"];
 
 pub(crate) fn run(bench: &mut Bench) {
     for size in [64, 1024] {
-        let mut calls: [Vec<Figure>; 2] = Default::default();
-        let mut faults: [Vec<Figure>; 2] = Default::default();
+        let mut calls: [Vec<Figure>; 3] = Default::default();
+        let mut faults: [Vec<Figure>; 3] = Default::default();
         let names = NAMES.iter().filter(|name| !name.starts_with("uma-") && bench.filter.has(name));
         for name in names {
             match child(name, size) {
@@ -57,10 +62,10 @@ pub(crate) fn run(bench: &mut Bench) {
     }
 }
 
-/// For a million allocations: from nothing, and steady.
+/// For a million allocations from nothing, a million steady ones, and the first.
 struct Found {
-    calls: [f64; 2],
-    faults: [f64; 2],
+    calls: [f64; 3],
+    faults: [f64; 3],
 }
 
 /// Starts the child for one subject, and watches it.
@@ -83,13 +88,13 @@ fn child(name: &str, size: usize) -> std::io::Result<Option<Found>> {
         output.read_to_string(&mut text)?;
     }
     let faults: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let &[life, steady] = faults.as_slice() else { return Ok(None) };
+    let &[first, life, steady] = faults.as_slice() else { return Ok(None) };
     // The parts in which allocations are made and freed.
-    let all: usize = [1, 3, 5].iter().map(|&part| calls[part]).sum();
+    let all: usize = [3, 5, 7].iter().map(|&part| calls[part]).sum();
     let millions = (LIVE + 2 * STEPS) as f64 / 1e6;
     Ok(Some(Found {
-        calls: [all as f64 / millions, calls[3] as f64],
-        faults: [life / millions, steady],
+        calls: [all as f64 / millions, calls[5] as f64, calls[1] as f64],
+        faults: [life / millions, steady, first],
     }))
 }
 
@@ -174,8 +179,8 @@ struct One<'a> {
 impl Visit for One<'_> {
     fn visit<S: Subject>(&mut self, name: &'static str, subject: S) {
         if name == self.wanted {
-            let (life, steady) = life(subject);
-            println!("{life} {steady}");
+            let [first, life, steady] = life(subject);
+            println!("{first} {life} {steady}");
         }
     }
 }
@@ -197,8 +202,8 @@ fn faults() -> i64 {
     usage.ru_minflt
 }
 
-/// Page faults of all of it, and of the steady part.
-fn life<S: Subject>(subject: S) -> (i64, i64) {
+/// Page faults of the first item, of all that comes after it, and of the steady part.
+fn life<S: Subject>(subject: S) -> [i64; 3] {
     subject::thread_begins();
     let mut items: Vec<Option<S::Held>> = Vec::with_capacity(LIVE);
     items.resize_with(LIVE, || None);
@@ -215,6 +220,11 @@ fn life<S: Subject>(subject: S) -> (i64, i64) {
             items[at] = Some(subject.alloc(at as u64));
         }
     };
+    let start = faults();
+    mark();
+    // SAFETY: it came from this subject just now.
+    unsafe { subject.free(std::hint::black_box(subject.alloc(0))) };
+    mark();
     let begin = faults();
     mark();
     for (at, place) in items.iter_mut().enumerate() {
@@ -235,5 +245,5 @@ fn life<S: Subject>(subject: S) -> (i64, i64) {
         }
     }
     mark();
-    (faults() - begin, steady)
+    [begin - start, faults() - begin, steady]
 }
