@@ -1,6 +1,9 @@
 //! What an allocation and a free cost, from ten segments to a million, and what quantum caches save.
 //!
 //! `cargo run --release -p uma-vmem --example segments`
+//!
+//! With a number of segments it replaces [`ROUND`] random ones of so many, and says nothing: for a tool that
+//! counts instructions, see `docs/vmem.md`.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
@@ -87,9 +90,20 @@ fn replace(arena: &Plain, live: &mut [(usize, usize)], rng: &mut Rng) {
     live[which] = pages(arena, rng);
 }
 
+const ROUND: usize = 200_000;
+
+/// By name, for tools.
+#[inline(never)]
+fn replace_random_segments(arena: &Plain, live: &mut [(usize, usize)], rng: &mut Rng) {
+    (0..ROUND).for_each(|_| replace(arena, live, rng));
+}
+
 fn main() {
-    const ROUND: usize = 200_000;
     let mut rng = Rng::new(1);
+    if let Some(count) = std::env::args().nth(1) {
+        let (arena, mut live) = worn(count.parse().expect("a number of segments"), &mut rng);
+        return replace_random_segments(&arena, &mut live, &mut rng);
+    }
     println!("ns for an allocation and a free (pages of an arena that is in use)");
     println!(
         "{:>10} {:>10} {:>14} {:>12} {:>14} {:>16}",
@@ -104,9 +118,7 @@ fn main() {
             }
         });
         let random = time(ROUND, || {
-            for _ in 0..ROUND {
-                replace(&arena, &mut live, &mut rng);
-            }
+            replace_random_segments(&arena, &mut live, &mut rng);
         });
         let aligned = time(ROUND, || {
             let constraints = Constraints::new().align(2 * PAGE);

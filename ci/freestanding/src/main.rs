@@ -1,13 +1,15 @@
-//! Proof that the `no_std` crates need nothing: a zone in a `static`, in a process without `std`,
-//! without a C library, and without a heap.
+//! Proof that the `no_std` crates need nothing: a zone and an arena in `static`s, and checks before a keg, in
+//! a process without `std`, without a C library, and without a heap.
 //!
-//! It allocates until the memory is used up, stamps every item, checks every stamp, frees all, and
+//! The zone's part allocates until the memory is used up, stamps every item, checks every stamp, frees all, and
 //! does so again and again. An item handed out twice, or overlapping another, loses its stamp; an
 //! item lost makes a later round smaller. Either ends the program with a message and status 1.
 
 #![no_std]
 #![no_main]
 
+mod arena;
+mod checks;
 mod linux;
 mod lock;
 mod zone;
@@ -129,4 +131,6 @@ fn run() {
         }
     }
     linux::print(format_args!("freestanding: {ROUNDS} rounds of {first} items, 0 lost"));
+    linux::print(format_args!("freestanding: {} segments of an arena, 0 lost", arena::run()));
+    linux::print(format_args!("freestanding: {} kinds of misuse found", checks::run()));
 }
