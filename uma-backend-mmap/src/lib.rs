@@ -82,6 +82,7 @@ compile_error!("uma-backend-mmap is for Unix systems");
 mod config;
 mod directory;
 mod free;
+mod grow;
 #[cfg(feature = "maps")]
 #[cfg_attr(docsrs, doc(cfg(feature = "maps")))]
 pub mod map;

@@ -88,6 +88,10 @@ unsafe impl System for &'static Slow {
     unsafe fn name(&self, _: NonNull<u8>, _: usize, _: &CStr) -> Result<(), Errno> {
         Err(libc::ENOSYS)
     }
+
+    unsafe fn dump(&self, _: NonNull<u8>, _: usize, _: bool) -> Result<(), Errno> {
+        Err(libc::ENOSYS)
+    }
 }
 
 type Maps = Map<parking_lot::RawMutex, &'static Slow>;
@@ -116,12 +120,14 @@ fn during(map: &Maps, slow: &Slow, work: impl FnOnce() + Send) {
         scope.spawn(work);
         until(|| slow.begun.load(Ordering::SeqCst));
         map.prefork();
-        assert_eq!(slow.under_way.load(Ordering::SeqCst), 0, "a call is under way");
+        let under_way = slow.under_way.load(Ordering::SeqCst);
         slow.begun.store(false, Ordering::SeqCst);
         thread::sleep(Duration::from_millis(10));
-        assert!(!slow.begun.load(Ordering::SeqCst), "a call began during the fork");
+        let begun = slow.begun.load(Ordering::SeqCst);
         // SAFETY: `prefork` was called above, on this thread.
         unsafe { map.postfork(Process::Original) };
+        assert_eq!(under_way, 0, "a call is under way");
+        assert!(!begun, "a call began during the fork");
     });
 }
 
@@ -260,6 +266,9 @@ fn work_of_a_copy(map: &Map, mine: NonNull<u8>) -> Result<(), libc::c_int> {
             map.free(at, PAGE, flags).map_err(|_| 5)?;
         }
         map.free(mine, 4 * PAGE, KmFlags::PAGEABLE).map_err(|_| 6)?;
+        // A copy of the copy could be made: nobody is inside.
+        map.prefork();
+        map.postfork(Process::Original);
     }
     Ok(())
 }

@@ -43,6 +43,7 @@ mod quantum;
 mod segments;
 mod spans;
 mod stats;
+mod supply;
 mod sync;
 mod table;
 mod tag;
