@@ -56,7 +56,21 @@ impl<C: PerCpu + Copy> Front<C> {
         L: RawMutex,
         M: Metadata,
     {
-        let slots = cache.slots();
+        self.lead(&cache.percpu, cache.slots());
+    }
+
+    /// Leads where `other` does from now on, if that leads anywhere yet.
+    ///
+    /// # Safety
+    ///
+    /// As [`publish`](Self::publish), for the cache of `other`.
+    pub unsafe fn follow(&self, other: &Self) {
+        if let Some((percpu, _, slots)) = other.way() {
+            self.lead(percpu, slots);
+        }
+    }
+
+    fn lead(&self, percpu: &C, slots: Slots<'_>) {
         if slots.count() == 0 || !self.slots.load(Ordering::Relaxed).is_null() {
             return;
         }
@@ -65,9 +79,9 @@ impl<C: PerCpu + Copy> Front<C> {
         if self.slots.compare_exchange(null, first, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             // SAFETY: only the winner of the exchange gets here, and nobody reads before `short` is
             // stored.
-            unsafe { *self.percpu.get() = MaybeUninit::new(cache.percpu) };
+            unsafe { *self.percpu.get() = MaybeUninit::new(*percpu) };
             self.count.store(slots.count(), Ordering::Relaxed);
-            self.short.store(cache.percpu.short(), Ordering::Release);
+            self.short.store(percpu.short(), Ordering::Release);
         }
     }
 

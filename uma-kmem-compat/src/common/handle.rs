@@ -11,23 +11,49 @@
 //! after long, alive again as another. A pointer that never was a handle is found out if it leads to memory
 //! that can be read.
 //!
+//! # The short way
+//!
+//! What a hit needs of a cache is in its handle, on one cache line, so that a hit follows no pointer but that of the
+//! CPU's bucket:
+//!
+//! ```text
+//!   0 mark | 8 next | 16 mask | 24 - | 32 front: offset, CPUs, slots, - | 64 ... the value
+//! ```
+//!
+//! `<uma/hit.h>` compiles the same into programs that ask for it. So this layout, the marks, the slots and the buckets
+//! behind the front are part of the ABI: if any of them changes, so does [`ABI`], and with it every mark. What was compiled with an
+//! older header then finds no handle live, and calls the function.
+//!
 //! No lock: marks change by compare-and-exchange, so a child of fork(2) finds nothing half done but at most
 //! one handle that is never used again.
 
+use core::ffi::c_void;
 use core::fmt;
 use core::mem::MaybeUninit;
-use core::ptr;
+use core::ptr::{self, NonNull};
+
+use uma::core::Item;
 
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, UnsafeCell};
 
 /// A handle is used again only while at least so many are dead.
 const KEPT_DEAD: usize = 32;
 
+/// The version of what `<uma/hit.h>` compiles into programs.
+const ABI: u16 = 1;
+
+/// The short way to a zone of any face: all are on the host's CPUs.
+pub(crate) type Front = uma::cache::Front<<uma::Host as uma::Platform>::Cpus>;
+
 /// One thing that C holds by a pointer.
 #[repr(C, align(64))]
 pub(crate) struct Handle<T> {
     mark: AtomicUsize,
     next: AtomicPtr<Handle<T>>,
+    /// The alignment of its objects, less one. Stored before the front leads anywhere.
+    mask: AtomicUsize,
+    /// Leads nowhere until `shorten`. Written to as a whole only while the mark says that the handle is being made.
+    front: UnsafeCell<Front>,
     /// Initialised while the mark says live.
     value: UnsafeCell<MaybeUninit<T>>,
 }
@@ -68,7 +94,8 @@ impl fmt::Display for BadHandle {
 
 impl<T, const KIND: u16> Handles<T, KIND> {
     /// The mark of handles that are live; and of those that are dead, or being made.
-    const LIVE: usize = 0x756d_6148_0000_0000_u64 as usize ^ ((KIND as usize) << 2);
+    const LIVE: usize =
+        0x756d_6148_0000_0000_u64 as usize ^ ((ABI as usize) << 18) ^ ((KIND as usize) << 2);
     const DEAD: usize = Self::LIVE ^ 1;
     const UNDERWAY: usize = Self::LIVE ^ 2;
 
@@ -83,11 +110,23 @@ impl<T, const KIND: u16> Handles<T, KIND> {
         let handle = self.revive().unwrap_or_else(|| self.add());
         // SAFETY: handles are never freed, and this one is marked as being made, by us: nobody reads its
         // value.
+        unsafe { self.give(handle, value) };
+        handle
+    }
+
+    /// Makes a handle live.
+    ///
+    /// # Safety
+    ///
+    /// The handle is in the list, and the caller has marked it as being made.
+    unsafe fn give(&self, handle: *mut Handle<T>, value: T) {
+        // SAFETY: handles are never freed, and while one is being made nobody else reads or writes more of it than
+        // the mark.
         unsafe {
+            *(*handle).front.get() = Front::new();
             (*(*handle).value.get()).write(value);
             (*handle).mark.store(Self::LIVE, Ordering::Release);
         }
-        handle
     }
 
     /// Where the value of a handle lies, also when it is dead.
@@ -139,6 +178,8 @@ impl<T, const KIND: u16> Handles<T, KIND> {
         let new = Box::into_raw(Box::new(Handle {
             mark: AtomicUsize::new(Self::UNDERWAY),
             next: AtomicPtr::new(ptr::null_mut()),
+            mask: AtomicUsize::new(0),
+            front: UnsafeCell::new(Front::new()),
             value: UnsafeCell::new(MaybeUninit::uninit()),
         }));
         // SAFETY: handles in the list are never freed.
@@ -188,6 +229,57 @@ impl<T, const KIND: u16> Handles<T, KIND> {
             } else {
                 Err(self.fault(handle))
             }
+        }
+    }
+
+    /// An object of the zone behind a handle, if it is live and has one at hand, or null: the whole of a hit.
+    ///
+    /// # Safety
+    ///
+    /// As [`get`](Self::get).
+    #[inline(always)]
+    pub(crate) unsafe fn pop(&self, handle: *const Handle<T>) -> *mut c_void {
+        // SAFETY: passed on; of a live handle the front is only shared, and it leads to a zone that is there.
+        let item =
+            unsafe { if self.is_live(handle) { (*(*handle).front.get()).pop() } else { None } };
+        item.map_or(ptr::null_mut(), |item| item.as_ptr().cast())
+    }
+
+    /// Frees an object into the zone behind a handle, and returns whether it was taken: if the handle is live, the
+    /// object is aligned, and there is room at hand. The whole of a hit.
+    ///
+    /// # Safety
+    ///
+    /// As [`get`](Self::get). If the handle is live and the object is not null, and aligned as those of the zone,
+    /// then it came from there, and is used no more.
+    #[inline(always)]
+    pub(crate) unsafe fn push(&self, handle: *const Handle<T>, object: *mut c_void) -> bool {
+        let Some(item) = NonNull::new(object.cast()) else { return false };
+        // SAFETY: as in `pop`; the caller gives the object up.
+        unsafe {
+            self.is_live(handle)
+                && item.addr().get() & (*handle).mask.load(Ordering::Relaxed) == 0
+                && (*(*handle).front.get()).push(Item::new(item))
+        }
+    }
+
+    /// Opens the short way of a handle: `lend` has the front lead to the zone, which is that of the value, and the
+    /// bits of the mask are 0 in the addresses of its objects.
+    ///
+    /// # Safety
+    ///
+    /// As [`get`](Self::get), and the handle is live.
+    #[inline]
+    pub(crate) unsafe fn shorten(
+        &self,
+        handle: *const Handle<T>,
+        mask: usize,
+        lend: impl FnOnce(&Front),
+    ) {
+        // SAFETY: passed on; of a live handle the front is only shared.
+        unsafe {
+            (*handle).mask.store(mask, Ordering::Relaxed);
+            lend(&*(*handle).front.get());
         }
     }
 
@@ -263,11 +355,18 @@ impl<T, const KIND: u16> Handles<T, KIND> {
                 return;
             }
             self.dead.fetch_sub(1, Ordering::Relaxed);
-            (*(*handle).value.get()).write(value);
-            mark.store(Self::LIVE, Ordering::Release);
+            self.give(handle, value);
         }
     }
 }
+
+// What `<uma/hit.h>` has.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(
+    core::mem::offset_of!(Handle<u8>, mask) == 16
+        && core::mem::offset_of!(Handle<u8>, front) == 32
+        && Handles::<u8, 0x636c>::LIVE == 0x756d_6148_0005_8db0
+);
 
 #[cfg(test)]
 mod tests {

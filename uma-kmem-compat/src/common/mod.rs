@@ -24,7 +24,7 @@ mod runs;
 
 #[cfg(feature = "capi")]
 pub(crate) use self::{
-    handle::{BadHandle, Handle, Handles},
+    handle::{BadHandle, Front, Handle, Handles},
     name::text,
 };
 pub(crate) use boundary::boundary;

@@ -12,6 +12,8 @@ use uma::{InUse, Origin, RawZone, ZoneError};
 use super::M;
 use super::callbacks::{Called, Import, Release};
 use super::pages::Surroundings;
+#[cfg(feature = "capi")]
+use crate::common::Front;
 
 /// A zone on slabs of its own.
 pub(super) type Own<const CTOR: bool> = RawZone<Surroundings, Called<CTOR>>;
@@ -26,6 +28,11 @@ pub(super) trait Engine: Send + Sync {
     ///
     /// As [`RawZone::free_arg`].
     unsafe fn free(&self, item: Item, arg: *mut ());
+    /// # Safety
+    ///
+    /// As [`RawZone::lend_front`].
+    #[cfg(feature = "capi")]
+    unsafe fn lend_front(&self, front: &Front);
     fn pcpu_copy(&self, item: Item, cpu: usize) -> Option<NonNull<u8>>;
     fn name(&self) -> Name;
     fn flags(&self) -> uma::ZoneFlags;
@@ -56,6 +63,12 @@ where
     unsafe fn free(&self, item: Item, arg: *mut ()) {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { self.free_arg(item, arg) }
+    }
+
+    #[cfg(feature = "capi")]
+    unsafe fn lend_front(&self, front: &Front) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.lend_front(front) };
     }
 
     fn pcpu_copy(&self, item: Item, cpu: usize) -> Option<NonNull<u8>> {

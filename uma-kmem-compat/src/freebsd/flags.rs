@@ -46,6 +46,14 @@ bitflags::bitflags! {
 static UNCLEAR: AtomicUsize = AtomicUsize::new(0);
 
 impl M {
+    /// Whether they are clear and do not ask for zeros: any item that is at hand will do.
+    #[cfg(feature = "capi")]
+    #[inline(always)]
+    pub(super) const fn is_plain(self) -> bool {
+        let ways = Self::NOWAIT.bits() | Self::WAITOK.bits();
+        (self.bits() & ways).count_ones() == 1 && !self.contains(Self::ZERO)
+    }
+
     /// What they ask of the engine.
     #[inline]
     pub(super) fn request(self) -> Request {

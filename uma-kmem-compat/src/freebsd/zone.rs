@@ -18,6 +18,8 @@ use super::deferred::Deferred;
 use super::engine::{Engine, Own};
 use super::shared::Shared;
 use super::{SYSTEM, Smr};
+#[cfg(feature = "capi")]
+use crate::common::Front;
 
 type Action = Box<dyn Fn(AtLimit) + Send + Sync>;
 
@@ -58,6 +60,25 @@ impl Zone {
     #[inline]
     pub(super) fn is_aligned(&self, item: NonNull<u8>) -> bool {
         item.addr().get() & self.mask == 0
+    }
+
+    /// The bits of an item's address that are 0.
+    #[cfg(feature = "capi")]
+    pub(super) const fn mask(&self) -> usize {
+        self.mask
+    }
+
+    /// Has a front lead to the zone, unless it is one with ctor or dtor, or with SMR.
+    ///
+    /// # Safety
+    ///
+    /// As [`uma::RawZone::lend_front`].
+    #[cfg(feature = "capi")]
+    pub(super) unsafe fn lend_front(&self, front: &Front) {
+        if self.smr.get().is_none() {
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { self.engine().lend_front(front) };
+        }
     }
 
     #[cold]

@@ -16,6 +16,8 @@ use uma::{Hardening, RawZone, Reclaim};
 use super::ctor::{Construct, Constructor};
 use super::pages::Surroundings;
 use super::{Gfp, SLAB_DEBUG, SYSTEM, SlabFlags};
+#[cfg(feature = "capi")]
+use crate::common::Front;
 use crate::sync::{AtomicBool, Ordering};
 
 /// Bytes in a line of the processor's cache.
@@ -231,7 +233,7 @@ impl KmemCache {
 
     /// An object that is at hand, or null: the whole of a hit.
     #[inline(always)]
-    pub(super) fn alloc_cached(&self, gfp: Gfp) -> *mut u8 {
+    fn alloc_cached(&self, gfp: Gfp) -> *mut u8 {
         if gfp.contains(Gfp::ZERO) { ptr::null_mut() } else { self.zone.alloc_cached() }
     }
 
@@ -277,16 +279,15 @@ impl KmemCache {
         unsafe { self.zone.free(Item::new(object)) }
     }
 
-    /// Frees an object if there is room at hand, and returns whether: the whole of a hit.
+    /// Has a front lead to the zone.
     ///
     /// # Safety
     ///
-    /// As [`free`](Self::free).
+    /// As [`RawZone::lend_front`].
     #[cfg(feature = "capi")]
-    #[inline(always)]
-    pub(super) unsafe fn free_cached(&self, object: NonNull<u8>) -> bool {
+    pub(super) unsafe fn lend_front(&self, front: &Front) {
         // SAFETY: the caller's duty is passed on unchanged.
-        unsafe { self.zone.free_cached(Item::new(object)) }
+        unsafe { self.zone.lend_front(front) };
     }
 
     /// Whether a pointer has the alignment of an object.

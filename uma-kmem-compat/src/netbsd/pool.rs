@@ -18,6 +18,8 @@ use uma::{Hardening, RawZone, Reclaim, ZoneFlags};
 use super::hooks::{Callbacks, Construct, Telling};
 use super::pages::{PageAllocator, Source, Supply, Surroundings};
 use super::{CACHE_ZERO, DIAGNOSTIC, PoolFlags, PoolStats, SETHIWAT, SETLOWAT, SYSTEM, WAITOK};
+#[cfg(feature = "capi")]
+use crate::common::Front;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Asked to bring items back: of its argument, and the flags of the request. It runs with no lock held.
@@ -237,7 +239,7 @@ impl Pool {
 
     /// An item that is at hand, or null: the whole of a hit.
     #[inline(always)]
-    pub(super) fn get_cached(&self, flags: PoolFlags) -> *mut u8 {
+    fn get_cached(&self, flags: PoolFlags) -> *mut u8 {
         if flags.contains(PoolFlags::ZERO) { ptr::null_mut() } else { self.zone.alloc_cached() }
     }
 
@@ -404,16 +406,15 @@ impl Pool {
         }
     }
 
-    /// Gives an item back if there is room at hand, and returns whether: the whole of a hit.
+    /// Has a front lead to the zone.
     ///
     /// # Safety
     ///
-    /// As [`put`](Self::put).
+    /// As [`RawZone::lend_front`].
     #[cfg(feature = "capi")]
-    #[inline(always)]
-    pub(super) unsafe fn put_cached(&self, item: NonNull<u8>) -> bool {
+    pub(super) unsafe fn lend_front(&self, front: &Front) {
         // SAFETY: the caller's duty is passed on unchanged.
-        unsafe { self.zone.free_cached(Item::new(item)) }
+        unsafe { self.zone.lend_front(front) };
     }
 
     /// Takes an item apart, past all caches.

@@ -13,6 +13,8 @@ use uma::core::{AllocError, ConfigError, Stats};
 use uma::debug::Fill;
 
 use super::{DESTROY, FAILING_CTOR, KMEM_FLAGS, Km, Kmc, NAME, SLEEP, SYSTEM, look_after};
+#[cfg(feature = "capi")]
+use crate::common::Front;
 use crate::common::objects::{self, Backing, Callbacks, MoveCallback, Objects, Owner, Wanted};
 
 /// Alignment in bytes of objects that ask for none (`KMEM_ALIGN`).
@@ -156,13 +158,6 @@ impl KmemCache {
         NonNull::new(self.objects.alloc_cached()).or_else(|| self.alloc_slow(flags))
     }
 
-    /// An object that is at hand, or null: the whole of a hit.
-    #[cfg(feature = "capi")]
-    #[inline(always)]
-    pub(super) fn alloc_cached(&self) -> *mut u8 {
-        self.objects.alloc_cached()
-    }
-
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_slow(&self, flags: Km) -> Option<NonNull<u8>> {
@@ -183,16 +178,15 @@ impl KmemCache {
         unsafe { self.objects.free(object) }
     }
 
-    /// Frees an object if there is room at hand, and returns whether: the whole of a hit.
+    /// Has a front lead to the zone.
     ///
     /// # Safety
     ///
-    /// As [`free`](Self::free).
+    /// As [`uma::RawZone::lend_front`].
     #[cfg(feature = "capi")]
-    #[inline(always)]
-    pub(super) unsafe fn free_cached(&self, object: NonNull<u8>) -> bool {
+    pub(super) unsafe fn lend_front(&self, front: &Front) {
         // SAFETY: the caller's duty is passed on unchanged.
-        unsafe { self.objects.free_cached(object) }
+        unsafe { self.objects.lend_front(front) };
     }
 
     /// Whether a pointer has the alignment of an object.

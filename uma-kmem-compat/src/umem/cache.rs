@@ -10,6 +10,8 @@ use uma::core::{AllocError, ConfigError, ConfigFault, Stats};
 
 use super::env::Settings;
 use super::{DESTROY, SYSTEM, nofail, umem_reap};
+#[cfg(feature = "capi")]
+use crate::common::Front;
 use crate::common::objects::{self, Callbacks, Objects, Owner, Wanted};
 
 /// Largest alignment of a cache, in bytes: a page.
@@ -221,13 +223,6 @@ impl UmemCache {
         NonNull::new(self.objects.alloc_cached()).or_else(|| self.alloc_slow(flags))
     }
 
-    /// An object that is at hand, or null: the whole of a hit.
-    #[cfg(feature = "capi")]
-    #[inline(always)]
-    pub(super) fn alloc_cached(&self) -> *mut u8 {
-        self.objects.alloc_cached()
-    }
-
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_slow(&self, flags: Umem) -> Option<NonNull<u8>> {
@@ -247,16 +242,15 @@ impl UmemCache {
         unsafe { self.objects.free(object) }
     }
 
-    /// Frees an object if there is room at hand, and returns whether: the whole of a hit.
+    /// Has a front lead to the zone.
     ///
     /// # Safety
     ///
-    /// As [`free`](Self::free).
+    /// As [`uma::RawZone::lend_front`].
     #[cfg(feature = "capi")]
-    #[inline(always)]
-    pub(super) unsafe fn free_cached(&self, object: NonNull<u8>) -> bool {
+    pub(super) unsafe fn lend_front(&self, front: &Front) {
         // SAFETY: the caller's duty is passed on unchanged.
-        unsafe { self.objects.free_cached(object) }
+        unsafe { self.objects.lend_front(front) };
     }
 
     /// Whether a pointer has the alignment of an object.

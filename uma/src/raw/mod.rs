@@ -264,6 +264,21 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         !H::HAS_CTOR && unsafe { self.front.push(item) }
     }
 
+    /// Has another front lead to this zone's buckets, for a facade that reaches it more quickly than the zone:
+    /// from now on [`Front::pop`] is [`alloc_cached`](Self::alloc_cached), and [`Front::push`]
+    /// [`free_cached`](Self::free_cached). Does nothing while those would miss in any case: before the first
+    /// allocation, in a zone with a ctor, a dtor or checks.
+    ///
+    /// # Safety
+    ///
+    /// The front never leads to another zone, and is not used any more when this one is dropped.
+    pub unsafe fn lend_front(&self, front: &Front<P::Cpus>) {
+        if !H::HAS_CTOR {
+            // SAFETY: the caller's duty is passed on unchanged.
+            unsafe { front.follow(&self.front) };
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn alloc_or_null_slow(&self, request: Request) -> *mut u8 {

@@ -165,15 +165,15 @@ impl Objects {
         item.map(Item::as_non_null).map_err(|error| error.reason())
     }
 
-    /// Frees an object if there is room at hand, and returns whether: the whole of a hit.
+    /// Has a front lead to the zone.
     ///
     /// # Safety
     ///
-    /// As [`free`](Self::free).
-    #[inline(always)]
-    pub(crate) unsafe fn free_cached(&self, object: NonNull<u8>) -> bool {
+    /// As [`RawZone::lend_front`].
+    #[cfg(feature = "capi")]
+    pub(crate) unsafe fn lend_front(&self, front: &super::Front) {
         // SAFETY: the caller's duty is passed on unchanged.
-        zone!(self, zone => unsafe { zone.free_cached(Item::new(object)) })
+        zone!(self, zone => unsafe { zone.lend_front(front) });
     }
 
     /// Frees an object.

@@ -4,7 +4,7 @@ use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull};
 
 use super::boundary;
-use super::{ZoneHandle, zone};
+use super::{ZONES, ZoneHandle, zone};
 use crate::freebsd::{M, SYSTEM, Zone};
 
 fn or_null(item: Option<NonNull<u8>>) -> *mut c_void {
@@ -46,10 +46,35 @@ unsafe extern "C" fn uma_freebsd_zalloc_arg(
     arg: *mut c_void,
     wait: c_int,
 ) -> *mut c_void {
+    if flags(wait).is_plain() {
+        // SAFETY: the caller's duty is passed on unchanged.
+        let item = unsafe { ZONES.pop(handle) };
+        if !item.is_null() {
+            return item;
+        }
+    }
+    // SAFETY: as above.
+    unsafe { alloc_slow(handle, arg, wait) }
+}
+
+/// # Safety
+///
+/// As [`uma_freebsd_zalloc_arg`].
+#[inline(never)]
+unsafe extern "C" fn alloc_slow(
+    handle: *mut ZoneHandle,
+    arg: *mut c_void,
+    wait: c_int,
+) -> *mut c_void {
     const NAME: &str = "uma_zalloc_arg";
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.
-        or_null(unsafe { zone(NAME, handle).and_then(|zone| zone.alloc_arg(arg, flags(wait))) })
+        let Some(zone) = (unsafe { zone(NAME, handle) }) else { return ptr::null_mut() };
+        // SAFETY: as above.
+        let item = unsafe { zone.alloc_arg(arg, flags(wait)) };
+        // SAFETY: the handle is live, and the front goes with it.
+        unsafe { ZONES.shorten(handle, zone.mask(), |front| zone.lend_front(front)) };
+        or_null(item)
     })
 }
 
@@ -65,6 +90,18 @@ unsafe extern "C" fn uma_freebsd_zfree_arg(
     item: *mut c_void,
     arg: *mut c_void,
 ) {
+    // SAFETY: the caller's duty is passed on unchanged; a ctor there is none.
+    if !unsafe { ZONES.push(handle, item) } {
+        // SAFETY: as above; nobody has taken the item.
+        unsafe { free_slow(handle, item, arg) };
+    }
+}
+
+/// # Safety
+///
+/// As [`uma_freebsd_zfree_arg`].
+#[inline(never)]
+unsafe extern "C" fn free_slow(handle: *mut ZoneHandle, item: *mut c_void, arg: *mut c_void) {
     const NAME: &str = "uma_zfree_arg";
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.

@@ -178,11 +178,11 @@ unsafe extern "C" fn uma_linux_kmem_cache_destroy(handle: *mut Cache) {
 /// As [`crate::common::Handles::get`].
 #[unsafe(no_mangle)]
 unsafe extern "C" fn uma_linux_kmem_cache_alloc(handle: *mut Cache, gfp: c_uint) -> *mut c_void {
-    // SAFETY: the caller's duty is passed on unchanged.
-    if let Ok(cache) = unsafe { CACHES.get(handle) } {
-        let object = cache.alloc_cached(Gfp::from_bits_retain(gfp));
+    if gfp & Gfp::ZERO.bits() == 0 {
+        // SAFETY: the caller's duty is passed on unchanged.
+        let object = unsafe { CACHES.pop(handle) };
         if !object.is_null() {
-            return object.cast();
+            return object;
         }
     }
     // SAFETY: as above.
@@ -198,9 +198,11 @@ unsafe extern "C" fn alloc_slow(handle: *mut Cache, gfp: c_uint) -> *mut c_void 
     const NAME: &str = "kmem_cache_alloc";
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.
-        let cache = unsafe { cache(NAME, handle) };
-        let gfp = Gfp::from_bits_retain(gfp);
-        cache.map_or(ptr::null_mut(), |cache| cache.alloc_slow(gfp).cast())
+        let Some(cache) = (unsafe { cache(NAME, handle) }) else { return ptr::null_mut() };
+        let object = cache.alloc_slow(Gfp::from_bits_retain(gfp));
+        // SAFETY: the handle is live, and the front goes with it.
+        unsafe { CACHES.shorten(handle, cache.align() - 1, |front| cache.lend_front(front)) };
+        object.cast()
     })
 }
 
@@ -219,16 +221,10 @@ unsafe extern "C" fn uma_linux_kmem_cache_zalloc(handle: *mut Cache, gfp: c_uint
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn uma_linux_kmem_cache_free(handle: *mut Cache, object: *mut c_void) {
     // SAFETY: the caller's duty is passed on unchanged.
-    if let Ok(cache) = unsafe { CACHES.get(handle) }
-        && let Some(taken) = NonNull::new(object)
-        && cache.is_aligned(object)
-        // SAFETY: as above.
-        && unsafe { cache.free_cached(taken.cast()) }
-    {
-        return;
+    if !unsafe { CACHES.push(handle, object) } {
+        // SAFETY: as above; nobody has taken the object.
+        unsafe { free_slow(handle, object) }
     }
-    // SAFETY: as above; nobody has taken the object.
-    unsafe { free_slow(handle, object) }
 }
 
 /// # Safety

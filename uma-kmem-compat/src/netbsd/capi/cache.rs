@@ -1,7 +1,7 @@
 //! `pool_cache_*`. What a pool can do as well is that of the pool, by another name.
 
 use core::ffi::{c_char, c_int, c_uint, c_void};
-use core::ptr::{self, NonNull};
+use core::ptr;
 
 use super::boundary;
 use super::pool::{
@@ -9,10 +9,10 @@ use super::pool::{
     uma_netbsd_pool_set_drain_hook, uma_netbsd_pool_sethardlimit, uma_netbsd_pool_sethiwat,
     uma_netbsd_pool_setlowat,
 };
-use super::{CPool, Wish, bound, destroy, get_slow, is_clear, list, live, pool, put_slow};
-use crate::netbsd::{
-    Callbacks, Constructor, Destructor, DrainHook, PageAllocator, PoolFlags, SYSTEM,
+use super::{
+    CPool, POOLS, Wish, bound, destroy, get_slow, handle, is_plain, list, live, pool, put_slow,
 };
+use crate::netbsd::{Callbacks, Constructor, Destructor, DrainHook, PageAllocator, SYSTEM};
 use crate::sync::{AtomicPtr, Ordering};
 
 /// Translates an address: `vtophys`.
@@ -119,13 +119,11 @@ unsafe extern "C" fn uma_netbsd_pool_cache_bootstrap_destroy(at: *mut CPool) {
 /// As [`live`].
 #[unsafe(no_mangle)]
 unsafe extern "C" fn uma_netbsd_pool_cache_get(at: *mut CPool, flags: c_int) -> *mut c_void {
-    // SAFETY: the caller's duty is passed on unchanged.
-    if let Some(found) = unsafe { live(at) }
-        && is_clear(flags)
-    {
-        let object = found.pool.get_cached(PoolFlags::from_bits_retain(flags));
+    if is_plain(flags) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        let object = unsafe { POOLS.pop(handle(at)) };
         if !object.is_null() {
-            return object.cast();
+            return object;
         }
     }
     // SAFETY: as above.
@@ -139,7 +137,14 @@ unsafe extern "C" fn uma_netbsd_pool_cache_get(at: *mut CPool, flags: c_int) -> 
 #[inline(never)]
 unsafe extern "C" fn miss(at: *mut CPool, flags: c_int) -> *mut c_void {
     // SAFETY: the caller's duty is passed on unchanged.
-    boundary("pool_cache_get", || unsafe { get_slow("pool_cache_get", at, flags) })
+    boundary("pool_cache_get", || unsafe {
+        let object = get_slow("pool_cache_get", at, flags);
+        if let Some(found) = live(at) {
+            let pool = &found.pool;
+            POOLS.shorten((*at).handle, pool.align() - 1, |front| pool.lend_front(front));
+        }
+        object
+    })
 }
 
 /// # Safety
@@ -148,16 +153,10 @@ unsafe extern "C" fn miss(at: *mut CPool, flags: c_int) -> *mut c_void {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn uma_netbsd_pool_cache_put(at: *mut CPool, object: *mut c_void) {
     // SAFETY: the caller's duty is passed on unchanged.
-    if let Some(found) = unsafe { live(at) }
-        && let Some(taken) = NonNull::new(object)
-        && taken.addr().get() & (found.pool.align() - 1) == 0
-        // SAFETY: as above.
-        && unsafe { found.pool.put_cached(taken.cast()) }
-    {
-        return;
+    if !unsafe { POOLS.push(handle(at), object) } {
+        // SAFETY: as above; nobody has taken the object.
+        unsafe { no_room(at, object) };
     }
-    // SAFETY: as above; nobody has taken the object.
-    unsafe { no_room(at, object) };
 }
 
 /// # Safety

@@ -57,18 +57,28 @@ fn bad(function: &'static str, what: &'static str, fault: BadHandle) {
     SYSTEM.misuse(function, format_args!("bad {what}: {fault}"));
 }
 
-/// The pool of a `struct pool`, if it has one.
+/// The handle of a `struct pool`, or null.
 ///
 /// # Safety
 ///
 /// It is null, or can be read, and leads nowhere or to a handle.
 #[inline(always)]
-unsafe fn live<'a>(at: *const CPool) -> Option<&'a Bound> {
+unsafe fn handle(at: *const CPool) -> *mut Handle<Bound> {
     if at.is_null() || !at.is_aligned() {
-        return None;
+        return ptr::null_mut();
     }
     // SAFETY: the caller's duty is passed on unchanged.
-    unsafe { POOLS.get((*at).handle) }.ok()
+    unsafe { (*at).handle }
+}
+
+/// The pool of a `struct pool`, if it has one.
+///
+/// # Safety
+///
+/// As [`handle`].
+unsafe fn live<'a>(at: *const CPool) -> Option<&'a Bound> {
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { POOLS.get(handle(at)) }.ok()
 }
 
 /// The same, or a report.
@@ -208,6 +218,12 @@ unsafe fn destroy(function: &'static str, at: *mut CPool) {
             Err(fault) => bad(function, "pool", fault),
         }
     }
+}
+
+/// Whether the flags of a get say exactly one of `PR_WAITOK` and `PR_NOWAIT`, and not `PR_ZERO`.
+#[inline(always)]
+const fn is_plain(flags: c_int) -> bool {
+    is_clear(flags) && flags & PoolFlags::ZERO.bits() == 0
 }
 
 /// Whether the flags of a get say exactly one of `PR_WAITOK` and `PR_NOWAIT`.

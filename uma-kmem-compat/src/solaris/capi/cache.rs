@@ -109,11 +109,9 @@ unsafe extern "C" fn uma_solaris_kmem_cache_destroy(handle: *mut Cache) {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn uma_solaris_kmem_cache_alloc(handle: *mut Cache, flags: c_int) -> *mut c_void {
     // SAFETY: the caller's duty is passed on unchanged.
-    if let Ok(cache) = unsafe { CACHES.get(handle) } {
-        let object = cache.alloc_cached();
-        if !object.is_null() {
-            return object.cast();
-        }
+    let object = unsafe { CACHES.pop(handle) };
+    if !object.is_null() {
+        return object;
     }
     // SAFETY: as above.
     unsafe { alloc_slow(handle, flags) }
@@ -129,7 +127,10 @@ unsafe extern "C" fn alloc_slow(handle: *mut Cache, flags: c_int) -> *mut c_void
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.
         let Some(cache) = (unsafe { cache(NAME, handle) }) else { return ptr::null_mut() };
-        or_null(cache.alloc_slow(Km::from_bits_retain(flags)).ok_or(())).cast()
+        let object = cache.alloc_slow(Km::from_bits_retain(flags));
+        // SAFETY: the handle is live, and the front goes with it.
+        unsafe { CACHES.shorten(handle, cache.align() - 1, |front| cache.lend_front(front)) };
+        or_null(object.ok_or(())).cast()
     })
 }
 
@@ -139,16 +140,10 @@ unsafe extern "C" fn alloc_slow(handle: *mut Cache, flags: c_int) -> *mut c_void
 #[unsafe(no_mangle)]
 unsafe extern "C" fn uma_solaris_kmem_cache_free(handle: *mut Cache, object: *mut c_void) {
     // SAFETY: the caller's duty is passed on unchanged.
-    if let Ok(cache) = unsafe { CACHES.get(handle) }
-        && let Some(taken) = NonNull::new(object)
-        && cache.is_aligned(object)
-        // SAFETY: as above.
-        && unsafe { cache.free_cached(taken.cast()) }
-    {
-        return;
+    if !unsafe { CACHES.push(handle, object) } {
+        // SAFETY: as above; nobody has taken the object.
+        unsafe { free_slow(handle, object) }
     }
-    // SAFETY: as above; nobody has taken the object.
-    unsafe { free_slow(handle, object) }
 }
 
 /// # Safety
