@@ -1,5 +1,7 @@
 //! The C side, from C: every program in `tests/c/<system>/`, also those in C++, is compiled with gcc and
-//! all its warnings as errors, and run; every header in `include/` is compiled alone, as C11 and as C++17.
+//! all its warnings as errors, and run; so is `tests/c/mixed/`, one program of several files that uses all systems at
+//! once. Every header in `include/` is compiled alone, as C11 and as C++17. A program that does not end is killed, and
+//! what it said is shown.
 //!
 //! With `UMA_TEST_VALGRIND=1` (as `ci/valgrind.sh` sets it) the programs run under valgrind too. What does not
 //! run is said on the standard output. `UMA_TEST_C=<part of a name>` picks programs.
@@ -13,10 +15,12 @@
 ))]
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 const SYSTEMS: &[&str] = &["common", "solaris", "umem", "linux", "netbsd", "freebsd"];
@@ -67,6 +71,49 @@ fn failure(what: &str, output: std::io::Result<Output>) -> Result<(), String> {
     Err(format!("{what}: {}\n{}{}", output.status, said(&output.stdout), said(&output.stderr)))
 }
 
+/// As [`Command::output`], but for a command that hangs: after `patience` it is killed, with all its children.
+fn output_within(command: &mut Command, patience: Duration) -> std::io::Result<Output> {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    // Files, because a pipe is at its end only when all children are, too.
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let place = work().join(format!("output-{}-{count}", std::process::id()));
+    let (stdout, stderr) = (place.with_extension("stdout"), place.with_extension("stderr"));
+    command.stdin(Stdio::null()).process_group(0);
+    command.stdout(std::fs::File::create(&stdout)?).stderr(std::fs::File::create(&stderr)?);
+    let mut child = command.spawn()?;
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break Some(status),
+            None if start.elapsed() > patience => break None,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    if status.is_none() {
+        let group = libc::pid_t::try_from(child.id()).expect("a process has a number of that type");
+        // SAFETY: it kills the group of the child, which is not waited for yet, so the number is still its own.
+        unsafe { libc::killpg(group, libc::SIGKILL) };
+        child.wait()?;
+    }
+    let mut said = (std::fs::read(&stdout)?, std::fs::read(&stderr)?);
+    let _ = (std::fs::remove_file(stdout), std::fs::remove_file(stderr));
+    match status {
+        Some(status) => Ok(Output { status, stdout: said.0, stderr: said.1 }),
+        None => {
+            said.0.append(&mut said.1);
+            let said = String::from_utf8_lossy(&said.0);
+            let text = format!("killed, for it had not ended after {patience:?}; it said:\n{said}");
+            Err(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
+        }
+    }
+}
+
+/// How long a program may take. Most are done within a second, but machines may be slow and busy.
+fn patience(valgrind: bool) -> Duration {
+    let wish = std::env::var("UMA_TEST_SECONDS").ok().and_then(|wish| wish.parse().ok());
+    Duration::from_secs(if valgrind { 900 } else { 180 } + wish.unwrap_or(0))
+}
+
 /// Does `job` for each, on a few threads, and returns what failed.
 fn each<T: Sync>(things: &[T], job: impl Fn(&T) -> Result<(), String> + Sync) -> Vec<String> {
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -91,6 +138,11 @@ enum Linked {
     Static,
 }
 
+/// The sources of a program: a file, or all in a directory.
+fn sources(program: &Path) -> Vec<PathBuf> {
+    if program.is_dir() { files(program, "c") } else { vec![program.to_owned()] }
+}
+
 /// Compiles and links one program.
 fn compile(source: &Path, linked: Linked) -> Result<PathBuf, String> {
     let relative = source.strip_prefix(HERE).unwrap_or(source);
@@ -101,7 +153,7 @@ fn compile(source: &Path, linked: Linked) -> Result<PathBuf, String> {
     let (compiler, standard) = if plus { ("g++", "-std=c++17") } else { ("gcc", "-std=c11") };
     let mut gcc = Command::new(compiler);
     gcc.arg(standard).args(WARNINGS).args(["-g", "-O1", "-pthread", "-I"]);
-    gcc.arg(Path::new(HERE).join("include")).arg(source).arg("-o").arg(&program);
+    gcc.arg(Path::new(HERE).join("include")).args(sources(source)).arg("-o").arg(&program);
     let libraries = libraries();
     match linked {
         Linked::Shared => {
@@ -133,7 +185,8 @@ fn run(program: &Path, percpu: &str, valgrind: bool) -> Result<(), String> {
         .env_remove("UMA_COMPAT")
         .env("UMA_TEST_SHORT", if valgrind { "1" } else { "" });
     let by = if valgrind { "valgrind, " } else { "" };
-    failure(&format!("{} ({by}UMA_PERCPU={percpu})", program.display()), command.output())
+    let output = output_within(&mut command, patience(valgrind));
+    failure(&format!("{} ({by}UMA_PERCPU={percpu})", program.display()), output)
 }
 
 #[test]
@@ -160,6 +213,8 @@ fn programs() {
         }
         sources.extend(found);
     }
+    // First, since it takes longest.
+    sources.insert(0, Path::new(HERE).join("tests/c/mixed"));
     sources.retain(|source| source.to_string_lossy().contains(&wish));
     assert!(!sources.is_empty(), "no program's name contains {wish:?}");
     let failures = each(&sources, |source| {
@@ -189,6 +244,19 @@ fn linked_statically() {
     let source = Path::new(HERE).join("tests/c/common/policy.c");
     let program = compile(&source, Linked::Static);
     program.and_then(|program| run(&program, "", false)).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// What hangs is ended, with its children, and what it said is not lost.
+#[test]
+fn hanging() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo this far; (sleep 1000; echo no further) & wait"]);
+    let start = Instant::now();
+    let error = output_within(&mut command, Duration::from_millis(500)).expect_err("it hangs");
+    assert!(start.elapsed() < Duration::from_secs(500));
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    assert!(error.to_string().contains("this far"), "{error}");
+    assert!(!error.to_string().contains("no further"), "{error}");
 }
 
 #[test]
