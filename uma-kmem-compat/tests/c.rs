@@ -61,13 +61,13 @@ fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// What a command said, if it failed.
-fn failure(what: &str, output: std::io::Result<Output>) -> Result<(), String> {
+/// What a command said, as an error if it failed.
+fn outcome(what: &str, output: std::io::Result<Output>) -> Result<String, String> {
     let output = output.map_err(|error| format!("{what}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
     let said = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+    if output.status.success() {
+        return Ok(said(&output.stdout));
+    }
     Err(format!("{what}: {}\n{}{}", output.status, said(&output.stdout), said(&output.stderr)))
 }
 
@@ -136,6 +136,8 @@ fn each<T: Sync>(things: &[T], job: impl Fn(&T) -> Result<(), String> + Sync) ->
 enum Linked {
     Shared,
     Static,
+    /// With the shared library, and the short way compiled in (`uma/hit.h`).
+    Inline,
 }
 
 /// The sources of a program: a file, or all in a directory.
@@ -147,7 +149,11 @@ fn sources(program: &Path) -> Vec<PathBuf> {
 fn compile(source: &Path, linked: Linked) -> Result<PathBuf, String> {
     let relative = source.strip_prefix(HERE).unwrap_or(source);
     let name = relative.with_extension("").to_string_lossy().replace(['/', '\\'], "-");
-    let kind = if linked == Linked::Static { "static" } else { "shared" };
+    let kind = match linked {
+        Linked::Shared => "shared",
+        Linked::Static => "static",
+        Linked::Inline => "inline",
+    };
     let program = work().join(format!("{name}-{kind}"));
     let plus = source.extension().is_some_and(|extension| extension == "cc");
     let (compiler, standard) = if plus { ("g++", "-std=c++17") } else { ("gcc", "-std=c11") };
@@ -155,8 +161,11 @@ fn compile(source: &Path, linked: Linked) -> Result<PathBuf, String> {
     gcc.arg(standard).args(WARNINGS).args(["-g", "-O1", "-pthread", "-I"]);
     gcc.arg(Path::new(HERE).join("include")).args(sources(source)).arg("-o").arg(&program);
     let libraries = libraries();
+    if linked == Linked::Inline {
+        gcc.arg("-DUMA_INLINE_HITS");
+    }
     match linked {
-        Linked::Shared => {
+        Linked::Shared | Linked::Inline => {
             gcc.arg("-L").arg(&libraries).arg("-luma_kmem_compat");
             // The old kind of path, before LD_LIBRARY_PATH, which cargo sets: there may be older libraries.
             gcc.arg(format!("-Wl,-rpath,{},--disable-new-dtags", libraries.display()));
@@ -165,11 +174,11 @@ fn compile(source: &Path, linked: Linked) -> Result<PathBuf, String> {
             gcc.arg(libraries.join("libuma_kmem_compat.a")).args(["-ldl", "-lm", "-lrt"]);
         }
     }
-    failure(&format!("gcc {}", relative.display()), gcc.output())?;
+    outcome(&format!("gcc {}", relative.display()), gcc.output())?;
     Ok(program)
 }
 
-fn run(program: &Path, percpu: &str, valgrind: bool) -> Result<(), String> {
+fn run(program: &Path, percpu: &str, valgrind: bool) -> Result<String, String> {
     let mut command = if valgrind {
         let mut command = Command::new("valgrind");
         // Children end by abort(3) on purpose. What statics of the library point to is theirs for good.
@@ -186,7 +195,7 @@ fn run(program: &Path, percpu: &str, valgrind: bool) -> Result<(), String> {
         .env("UMA_TEST_SHORT", if valgrind { "1" } else { "" });
     let by = if valgrind { "valgrind, " } else { "" };
     let output = output_within(&mut command, patience(valgrind));
-    failure(&format!("{} ({by}UMA_PERCPU={percpu})", program.display()), output)
+    outcome(&format!("{} ({by}UMA_PERCPU={percpu})", program.display()), output)
 }
 
 #[test]
@@ -234,6 +243,47 @@ fn programs() {
     }
 }
 
+/// The same with hits that are compiled in: what has most to do with them, from all faces at once, and misuse.
+#[test]
+fn hits_compiled_in() {
+    if !has("gcc") {
+        say("NOT RUN: programs with hits compiled in, because there is no gcc");
+        return;
+    }
+    const PROGRAMS: &[&str] = &[
+        "mixed",
+        "solaris/cache.c",
+        "solaris/misuse.c",
+        "umem/cache.c",
+        "umem/threads.c",
+        "linux/cache.c",
+        "linux/misuse.c",
+        "linux/threads.c",
+        "netbsd/cache.c",
+        "netbsd/misuse.c",
+        "netbsd/threads.c",
+        "freebsd/misuse.c",
+        "freebsd/zones.c",
+        "freebsd/smr.c",
+        "linux/names.cc",
+        "freebsd/names.cc",
+    ];
+    let failures = each(PROGRAMS, |program| {
+        let source = Path::new(HERE).join("tests/c").join(program);
+        if source.extension().is_some_and(|extension| extension == "cc") && !has("g++") {
+            say(&format!("NOT RUN: {program} with hits compiled in, because there is no g++"));
+            return Ok(());
+        }
+        let program = compile(&source, Linked::Inline)?;
+        let output = run(&program, "", false)?;
+        if source.is_dir() && !output.contains("hits are compiled in") {
+            say("NOT RUN: hits that are compiled in, because there are no restartable sequences");
+        }
+        Ok(())
+    });
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
 /// The archive is whole, too.
 #[test]
 fn linked_statically() {
@@ -242,8 +292,8 @@ fn linked_statically() {
         return;
     }
     let source = Path::new(HERE).join("tests/c/common/policy.c");
-    let program = compile(&source, Linked::Static);
-    program.and_then(|program| run(&program, "", false)).unwrap_or_else(|error| panic!("{error}"));
+    let said = compile(&source, Linked::Static).and_then(|program| run(&program, "", false));
+    said.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// What hangs is ended, with its children, and what it said is not lost.
@@ -279,7 +329,9 @@ fn headers_alone() {
             let mut command = Command::new(compiler);
             command.args([standard, "-x", language]).args(WARNINGS).args(["-Wshadow", "-I"]);
             command.arg(Path::new(HERE).join("include")).arg("-fsyntax-only").arg(&file);
-            failure(&format!("{compiler} {}", name.display()), command.output())
+            outcome(&format!("{compiler} {}", name.display()), command.output())?;
+            command.arg("-DUMA_INLINE_HITS");
+            outcome(&format!("{compiler}, inline, {}", name.display()), command.output()).map(drop)
         });
         assert!(failures.is_empty(), "\n{}", failures.join("\n"));
     }

@@ -7,6 +7,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -96,6 +97,21 @@ static inline void check_aborted(const char *file, int line, pid_t child, int en
 		fprintf(stderr, "%s:%d: \"%s\" is not in: %s\n", file, line, text, said);
 		_exit(1);
 	}
+}
+
+/*
+ * The thread stays on the CPU that it is on, for counts of what one CPU's cache holds. Where that is not allowed it
+ * does not, and the counts hold unless it moves often.
+ */
+static inline void check_stay(void)
+{
+	cpu_set_t one;
+	int cpu = sched_getcpu();
+
+	CPU_ZERO(&one);
+	if (cpu >= 0 && cpu < CPU_SETSIZE)
+		CPU_SET(cpu, &one);
+	(void)sched_setaffinity(0, sizeof(one), &one);
 }
 
 /* Reports, counted: see check_reports. The last is kept. */

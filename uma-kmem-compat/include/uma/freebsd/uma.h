@@ -14,6 +14,7 @@
 #include <sys/types.h>
 
 #include <uma/bind.h>
+#include <uma/hit.h>
 #include <uma/freebsd/mflags.h>
 
 #ifndef PAGE_SIZE
@@ -328,6 +329,32 @@ int uma_freebsd_sysctlbyname(const char *name, void *oldp, size_t *oldlenp, cons
 int uma_freebsd_zone_flags(uma_zone_t zone, char *into, size_t room);
 
 UMA_C_END
+
+#if defined(UMA_HITS_)
+
+#define UMA_FREEBSD_MARK_ UMA_MARK_('f', 'z')
+
+/* A zone with ctor or dtor, or with SMR, has no short way, so the argument does not matter. */
+static inline void *uma_freebsd_hit_alloc_(uma_zone_t zone, void *arg, int flags)
+{
+	int way = flags & (M_WAITOK | M_NOWAIT | M_ZERO);
+	void *item = NULL;
+
+	if (way == M_WAITOK || way == M_NOWAIT)
+		item = uma_pop_(zone, UMA_FREEBSD_MARK_);
+	return item != NULL ? item : uma_zalloc_arg(zone, arg, flags);
+}
+
+static inline void uma_freebsd_hit_free_(uma_zone_t zone, void *item, void *arg)
+{
+	if (!uma_push_(zone, UMA_FREEBSD_MARK_, item))
+		uma_zfree_arg(zone, item, arg);
+}
+
+#define uma_zalloc_arg(...) uma_freebsd_hit_alloc_(__VA_ARGS__)
+#define uma_zfree_arg(...) uma_freebsd_hit_free_(__VA_ARGS__)
+
+#endif
 
 static inline void *uma_zalloc(uma_zone_t zone, int flags)
 {

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include <uma/bind.h>
+#include <uma/hit.h>
 #include <uma/linux/gfp.h>
 
 typedef unsigned int slab_flags_t;
@@ -117,6 +118,28 @@ uint64_t uma_linux_kmem_cache_active(struct kmem_cache *cache);
 void uma_linux_set_grace_period(void (*synchronize)(void));
 
 UMA_C_END
+
+#if defined(UMA_HITS_)
+
+#define UMA_LINUX_MARK_ UMA_MARK_('l', 'c')
+
+static inline void *uma_linux_hit_alloc_(struct kmem_cache *cache, gfp_t gfp)
+{
+	void *object = (gfp & __GFP_ZERO) != 0 ? NULL : uma_pop_(cache, UMA_LINUX_MARK_);
+
+	return object != NULL ? object : kmem_cache_alloc(cache, gfp);
+}
+
+static inline void uma_linux_hit_free_(struct kmem_cache *cache, void *object)
+{
+	if (!uma_push_(cache, UMA_LINUX_MARK_, object))
+		kmem_cache_free(cache, object);
+}
+
+#define kmem_cache_alloc(...) uma_linux_hit_alloc_(__VA_ARGS__)
+#define kmem_cache_free(...) uma_linux_hit_free_(__VA_ARGS__)
+
+#endif
 
 /* There is one node, and no list of least recently used objects. */
 static inline void *kmem_cache_alloc_node(struct kmem_cache *cache, gfp_t gfp, int node)

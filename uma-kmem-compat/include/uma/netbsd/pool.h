@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include <uma/bind.h>
+#include <uma/hit.h>
 
 /* Of pool_get and pool_cache_get: one of the first two. */
 #define PR_WAITOK 0x01
@@ -150,6 +151,31 @@ void uma_netbsd_set_pserialize(void (*perform)(void));
 void uma_netbsd_set_vtophys(uma_netbsd_paddr_t (*vtophys)(uintptr_t address));
 
 UMA_C_END
+
+#if defined(UMA_HITS_)
+
+#define UMA_NETBSD_MARK_ UMA_MARK_('n', 'p')
+
+static inline void *uma_netbsd_hit_get_(pool_cache_t cache, int flags)
+{
+	int way = flags & (PR_WAITOK | PR_NOWAIT | PR_ZERO);
+	void *object = NULL;
+
+	if (cache != NULL && (way == PR_WAITOK || way == PR_NOWAIT))
+		object = uma_pop_(cache->pc_pool.uma_pool, UMA_NETBSD_MARK_);
+	return object != NULL ? object : pool_cache_get(cache, flags);
+}
+
+static inline void uma_netbsd_hit_put_(pool_cache_t cache, void *object)
+{
+	if (cache == NULL || !uma_push_(cache->pc_pool.uma_pool, UMA_NETBSD_MARK_, object))
+		pool_cache_put(cache, object);
+}
+
+#define pool_cache_get(...) uma_netbsd_hit_get_(__VA_ARGS__)
+#define pool_cache_put(...) uma_netbsd_hit_put_(__VA_ARGS__)
+
+#endif
 
 struct cpu_info;
 

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include <uma/bind.h>
+#include <uma/hit.h>
 
 #define KM_SLEEP 0x0000
 #define KM_NOSLEEP 0x0001
@@ -79,5 +80,27 @@ int kmem_debugging(void) UMA_SYMBOL(uma_solaris_kmem_debugging);
 uint64_t uma_solaris_kmem_alloc_active(void) UMA_SYMBOL(uma_solaris_kmem_alloc_active);
 
 UMA_C_END
+
+#if defined(UMA_HITS_)
+
+#define UMA_SOLARIS_MARK_ UMA_MARK_('s', 'c')
+
+static inline void *uma_solaris_hit_alloc_(kmem_cache_t *cache, int kmflag)
+{
+	void *object = uma_pop_(cache, UMA_SOLARIS_MARK_);
+
+	return object != NULL ? object : kmem_cache_alloc(cache, kmflag);
+}
+
+static inline void uma_solaris_hit_free_(kmem_cache_t *cache, void *object)
+{
+	if (!uma_push_(cache, UMA_SOLARIS_MARK_, object))
+		kmem_cache_free(cache, object);
+}
+
+#define kmem_cache_alloc(...) uma_solaris_hit_alloc_(__VA_ARGS__)
+#define kmem_cache_free(...) uma_solaris_hit_free_(__VA_ARGS__)
+
+#endif
 
 #endif

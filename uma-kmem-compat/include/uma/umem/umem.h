@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include <uma/bind.h>
+#include <uma/hit.h>
 
 #define UMEM_DEFAULT 0x0000
 #define UMEM_NOFAIL 0x0100
@@ -57,5 +58,27 @@ uint64_t uma_umem_cache_active(umem_cache_t *cache) UMA_SYMBOL(uma_umem_cache_ac
 uint64_t uma_umem_alloc_active(void) UMA_SYMBOL(uma_umem_alloc_active);
 
 UMA_C_END
+
+#if defined(UMA_HITS_)
+
+#define UMA_UMEM_MARK_ UMA_MARK_('u', 'c')
+
+static inline void *uma_umem_hit_alloc_(umem_cache_t *cache, int flags)
+{
+	void *object = uma_pop_(cache, UMA_UMEM_MARK_);
+
+	return object != NULL ? object : umem_cache_alloc(cache, flags);
+}
+
+static inline void uma_umem_hit_free_(umem_cache_t *cache, void *object)
+{
+	if (!uma_push_(cache, UMA_UMEM_MARK_, object))
+		umem_cache_free(cache, object);
+}
+
+#define umem_cache_alloc(...) uma_umem_hit_alloc_(__VA_ARGS__)
+#define umem_cache_free(...) uma_umem_hit_free_(__VA_ARGS__)
+
+#endif
 
 #endif

@@ -135,6 +135,8 @@ static void end(void)
 	uma_zdestroy(plain);
 }
 
+HITS(plain, UMA_FREEBSD_MARK_, uma_zalloc(plain, M_WAITOK), uma_zfree(plain, object))
+
 static const struct kind kinds[] = {
 	{ "zone with ctor and dtor", get_object, put_object, used_objects, 0 },
 	{ "secondary zone", get_second, put_second, used_second, 0 },
@@ -142,4 +144,5 @@ static const struct kind kinds[] = {
 	{ "malloc(9)", get_any, put_any, used_any, 0 },
 };
 
-const struct dialect freebsd = { "freebsd", kinds, COUNT(kinds), start, reap, end, &initialised };
+const struct dialect freebsd = { "freebsd", kinds, COUNT(kinds), start, reap, end,
+				&initialised, hits };

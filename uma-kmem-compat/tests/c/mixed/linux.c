@@ -103,6 +103,8 @@ static void end(void)
 	kmem_cache_destroy(plain);
 }
 
+HITS(plain, UMA_LINUX_MARK_, kmem_cache_alloc(plain, GFP_KERNEL), kmem_cache_free(plain, object))
+
 static const struct kind kinds[] = {
 	{ "kmem_cache, constructed", get_object, put_object, used_objects, 0 },
 	{ "kmem_cache, in bulk", get_bulk, put_bulk, used_plain, 0 },
@@ -110,4 +112,5 @@ static const struct kind kinds[] = {
 	{ "kmalloc", get_any, put_any, uma_linux_kmalloc_active, 0 },
 };
 
-const struct dialect linux_ = { "linux", kinds, COUNT(kinds), start, reap, end, &none };
+const struct dialect linux_ = { "linux", kinds, COUNT(kinds), start, reap, end,
+				&none, hits };

@@ -143,12 +143,24 @@ static uint64_t in_use(int say)
 	return sum;
 }
 
+/* Whether there is a short way, compiled into this program, in every dialect; or in none. */
+static int short_ways(void)
+{
+	size_t hits = 0;
+
+	for (size_t i = 0; i < COUNT(dialects); i++)
+		hits += (size_t)dialects[i]->hits();
+	CHECK(hits == 0 || hits == COUNT(dialects));
+	return hits != 0;
+}
+
 int main(int count, char **arguments)
 {
 	const char *wish = count > 1 ? arguments[1] : getenv("UMA_TEST_SECONDS");
 	long seconds = wish != NULL && *wish ? atol(wish) : 5;
 	const char *brief = getenv("UMA_TEST_SHORT");
 	pthread_t threads[THREADS];
+	int hits;
 
 	if (brief != NULL && *brief)
 		most = 500;
@@ -157,6 +169,8 @@ int main(int count, char **arguments)
 	deadline.tv_sec += seconds;
 	for (size_t i = 0; i < COUNT(dialects); i++)
 		dialects[i]->start();
+	CHECK_EQ(in_use(1), 0);
+	hits = short_ways();
 	CHECK_EQ(in_use(1), 0);
 	for (uintptr_t i = 0; i < THREADS; i++)
 		CHECK_EQ(pthread_create(&threads[i], NULL, work, (void *)i), 0);
@@ -173,7 +187,9 @@ int main(int count, char **arguments)
 	}
 	CHECK_REPORTS(0, "");
 	CHECK(foreign > 0);
-	printf("%ju rounds, %ju frees of what another thread had got, %ju refusals at a limit: all balance\n",
-	       (uintmax_t)rounds, (uintmax_t)foreign, (uintmax_t)refused);
+	printf("%ju rounds, %ju frees of what another thread had got, %ju refusals at a limit: all balance\n"
+	       "hits are %s\n",
+	       (uintmax_t)rounds, (uintmax_t)foreign, (uintmax_t)refused,
+	       hits ? "compiled in" : "calls");
 	return 0;
 }

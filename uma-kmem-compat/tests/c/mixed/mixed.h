@@ -33,7 +33,41 @@ struct dialect {
 	void (*end)(void);
 	/* Objects that were constructed and not destructed. */
 	int64_t *constructed;
+	/* Whether an object is had by the way that is compiled in, which starts with the second. */
+	int (*hits)(void);
 };
+
+/* The same for any cache: its first object, and what the short way leads to then, if it is there. */
+#if defined(UMA_INLINE_HITS) && defined(__x86_64__)
+#define HITS(cache, mark, alloc, free)                                         \
+	static int hits(void)                                                  \
+	{                                                                      \
+		void *object = alloc, *again = NULL;                           \
+                                                                               \
+		CHECK(!uma_push_(cache, mark + 1, object));                    \
+		CHECK(!uma_push_(NULL, mark, object));                         \
+		CHECK(!uma_push_(cache, mark, (char *)object + 1));            \
+		/* Unless it comes to another CPU just now. */                 \
+		for (int i = 0; i < 100 && again == NULL; i++) {               \
+			if (!uma_push_(cache, mark, object))                   \
+				free;                                          \
+			CHECK(uma_pop_(cache, mark + 1) == NULL);              \
+			again = uma_pop_(cache, mark);                         \
+			object = again != NULL ? again : alloc;                \
+		}                                                              \
+		free;                                                          \
+		return again != NULL;                                          \
+	}
+#else
+#define HITS(cache, mark, alloc, free)                  \
+	static int hits(void)                           \
+	{                                               \
+		void *object = alloc;                   \
+                                                        \
+		free;                                   \
+		return 0;                               \
+	}
+#endif
 
 extern const struct dialect solaris, umem, linux_, netbsd, freebsd;
 

@@ -109,6 +109,9 @@ static void end(void)
 	pool_destroy(&limited);
 }
 
+HITS(objects->pc_pool.uma_pool, UMA_NETBSD_MARK_, pool_cache_get(objects, PR_WAITOK),
+     pool_cache_put(objects, object))
+
 static const struct kind kinds[] = {
 	{ "pool_cache", get_object, put_object, used_objects, 0 },
 	{ "pool", get_plain, put_plain, used_plain, 0 },
@@ -116,4 +119,5 @@ static const struct kind kinds[] = {
 	{ "kmem_alloc", get_any, put_any, uma_netbsd_kmem_active, 0 },
 };
 
-const struct dialect netbsd = { "netbsd", kinds, COUNT(kinds), start, reap, end, &constructed };
+const struct dialect netbsd = { "netbsd", kinds, COUNT(kinds), start, reap, end,
+				&constructed, hits };

@@ -106,6 +106,8 @@ static void end(void)
 	vmem_destroy(arena);
 }
 
+HITS(plain, UMA_SOLARIS_MARK_, kmem_cache_alloc(plain, KM_SLEEP), kmem_cache_free(plain, object))
+
 static const struct kind kinds[] = {
 	{ "kmem_cache, constructed", get_object, put_object, used_objects, 0 },
 	{ "kmem_cache over an arena", get_plain, put_plain, used_plain, 0 },
@@ -113,4 +115,5 @@ static const struct kind kinds[] = {
 	{ "vmem", get_pages, put_pages, used_pages, 0 },
 };
 
-const struct dialect solaris = { "solaris", kinds, COUNT(kinds), start, reap, end, &constructed };
+const struct dialect solaris = { "solaris", kinds, COUNT(kinds), start, reap, end,
+				&constructed, hits };

@@ -99,6 +99,8 @@ static void end(void)
 	umem_cache_destroy(plain);
 }
 
+HITS(plain, UMA_UMEM_MARK_, umem_cache_alloc(plain, UMEM_NOFAIL), umem_cache_free(plain, object))
+
 static const struct kind kinds[] = {
 	{ "umem_cache, constructed", get_object, put_object, used_objects, 0 },
 	{ "umem_cache", get_plain, put_plain, used_plain, 0 },
@@ -106,4 +108,5 @@ static const struct kind kinds[] = {
 	{ "umem_alloc_align", get_aligned, put_aligned, uma_umem_alloc_active, 0 },
 };
 
-const struct dialect umem = { "umem", kinds, COUNT(kinds), start, reap, end, &constructed };
+const struct dialect umem = { "umem", kinds, COUNT(kinds), start, reap, end,
+				&constructed, hits };

@@ -123,7 +123,7 @@ static void callback(void)
 		for (int i = 0; i < 64; i++)
 			umem_cache_free(hoarding, hoard[i]);
 	}
-	/* Each CPU that the thread comes to keeps some. */
+	/* The CPU keeps some, and so does every other to which the thread comes if it cannot be held. */
 	CHECK(constructed < 50 * 64 / 4);
 	for (int i = 0; i < 64; i++)
 		hoard[i] = umem_cache_alloc(hoarding, UMEM_DEFAULT);
@@ -232,6 +232,7 @@ static void jumping(void)
 
 int main(void)
 {
+	check_stay();
 	forms();
 	errors();
 	callback();
