@@ -30,6 +30,10 @@ impl Zone {
             self.misuse("uma_zalloc_arg", "is a zone with SMR: use uma_zalloc_smr");
             return None;
         }
+        if flags.contains(M::ZERO) && self.flags().contains(EngineFlags::PCPU) {
+            let what = "has copies for CPUs, of which this would zero one: use uma_zalloc_pcpu";
+            self.misuse("uma_zalloc_arg", what);
+        }
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { self.take("uma_zalloc_arg", arg, flags) }
     }

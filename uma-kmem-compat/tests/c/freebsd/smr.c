@@ -171,6 +171,10 @@ static void shared_smr(void)
 
 	CHECK(uma_zone_get_smr(zone) == NULL);
 	CHECK_ABORTS("has no SMR", uma_zalloc_smr(zone, M_WAITOK));
+	second = uma_zcreate("warm", 64, NULL, NULL, NULL, NULL, UMA_ALIGN_PTR, 0);
+	uma_zfree(second, uma_zalloc(second, M_WAITOK));
+	CHECK_ABORTS("was used already", uma_zone_set_smr(second, smr));
+	uma_zdestroy(second);
 	uma_zone_set_smr(zone, smr);
 	CHECK(uma_zone_get_smr(zone) == smr);
 	CHECK_ABORTS("has an SMR", uma_zone_set_smr(zone, smr));

@@ -364,6 +364,40 @@ static void reclaims(void)
 	uma_zdestroy(spared);
 }
 
+/* What each of the three gives back: beyond need, all but what lies with CPUs, all. */
+static void verbs(void)
+{
+	static void *items[3000];
+	uma_zone_t zone;
+	int drained;
+
+	reset();
+	zone = uma_zcreate("verbs", 100, NULL, NULL, init, fini, UMA_ALIGN_PTR, 0);
+	for (int i = 0; i < 3000; i++)
+		items[i] = uma_zalloc(zone, M_WAITOK);
+	for (int i = 0; i < 3000; i++)
+		uma_zfree(zone, items[i]);
+	CHECK(inits >= 3000);
+	/* So many were needed in this period. */
+	uma_zone_reclaim(zone, UMA_RECLAIM_TRIM);
+	CHECK_EQ(finis, 0);
+	/* In the next ones nobody needs any, and the estimate falls. */
+	for (int i = 0; i < 60; i++)
+		uma_zone_reclaim(zone, UMA_RECLAIM_TRIM);
+	CHECK(finis > 1000 && finis < inits);
+	for (int i = 0; i < 3000; i++)
+		items[i] = uma_zalloc(zone, M_WAITOK);
+	for (int i = 0; i < 3000; i++)
+		uma_zfree(zone, items[i]);
+	drained = finis;
+	uma_zone_reclaim(zone, UMA_RECLAIM_DRAIN);
+	CHECK(finis > drained && finis < inits);
+	uma_zone_reclaim(zone, UMA_RECLAIM_DRAIN_CPU);
+	CHECK_EQ(finis, inits);
+	CHECK_EQ(uma_zone_memory(zone), 0);
+	uma_zdestroy(zone);
+}
+
 static void alignments(void)
 {
 	static const int masks[] = { UMA_ALIGN_CHAR, UMA_ALIGN_SHORT, UMA_ALIGN_INT, UMA_ALIGN_LONG,
@@ -421,6 +455,9 @@ static void per_cpu(void)
 	uma_zfree_pcpu(large, counter);
 	uma_zdestroy(large);
 	CHECK_ABORTS("there is none of 7 bytes", uma_freebsd_pcpu_zone(7));
+	CHECK_ABORTS("would zero one", uma_zalloc(zone, M_WAITOK | M_ZERO));
+	CHECK_ABORTS("has no copies for CPUs",
+		     uma_zalloc_pcpu(uma_zcreate("plain", 8, NULL, NULL, NULL, NULL, 7, 0), M_WAITOK));
 }
 
 static void domains(void)
@@ -526,6 +563,7 @@ int main(void)
 	flags();
 	zinit_and_nofree();
 	reclaims();
+	verbs();
 	alignments();
 	per_cpu();
 	domains();
