@@ -34,7 +34,7 @@ use crate::map::Map;
 use crate::no_metadata::NoMetadata;
 use crate::slab::SlabPtr;
 use crate::state::State;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// Items of one layout, cut from slabs of pages (`uma_keg`).
 ///
@@ -76,6 +76,8 @@ pub struct Keg<P: PageSupplier, L: RawMutex, M: Metadata = NoMetadata> {
     pub(crate) layout: SlabLayout,
     pub(crate) pages: P,
     meta: M,
+    /// Slabs made of which nobody has been told.
+    grown: AtomicU64,
 }
 
 /// A chain of slabs that are in no keg's lists, linked by `next`.
@@ -158,7 +160,8 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
     /// assert_eq!(NODES.live(), 0);
     /// ```
     pub const fn with_layout(pages: P, meta: M, layout: SlabLayout) -> Self {
-        Self { state: Mutex::const_new(L::INIT, State::new()), layout, pages, meta }
+        let state = Mutex::const_new(L::INIT, State::new());
+        Self { state, layout, pages, meta, grown: AtomicU64::new(0) }
     }
 
     /// How items lie in slabs.
@@ -237,6 +240,15 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
         }
     }
 
+    /// Slabs made since this was last asked, by anybody: for those who tell of it where no lock is held.
+    pub fn take_grown(&self) -> u64 {
+        // Mostly there is no news, which costs no more than to look.
+        match self.grown.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.grown.swap(0, Ordering::Relaxed),
+        }
+    }
+
     /// Whether `item` is one of this keg's that is out just now. Never touches what `item` points to;
     /// with headers inside it looks through all slabs.
     pub fn contains(&self, item: Item) -> bool {
@@ -279,6 +291,7 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
         }
         // SAFETY: we own the slab and give it up; the loop saw to the room in the map.
         unsafe { state.insert(&self.layout, slab) };
+        self.grown.fetch_add(1, Ordering::Relaxed);
         Ok(state)
     }
 

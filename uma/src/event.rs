@@ -23,6 +23,12 @@ pub(crate) fn destroyed(zone: &Name, leaked: u64) {
     let _ = (zone, leaked);
 }
 
+/// A zone took so many slabs of `bytes` each, since it was last said.
+#[cfg(feature = "tracing")]
+pub(crate) fn grown(zone: &Name, slabs: u64, bytes: usize) {
+    tracing::debug!(target: "uma", %zone, slabs, bytes, "slabs made");
+}
+
 /// An allocation failed.
 pub(crate) fn failed(zone: &Name, reason: AllocError) {
     #[cfg(feature = "tracing")]

@@ -26,6 +26,7 @@ where
         request: Request,
     ) -> Result<usize, AllocError> {
         let imported = self.stack()?.import(into, request);
+        self.tell_growth_if_made();
         imported.inspect_err(|&reason| self.notice_if_made(reason))
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
-use uma::core::Request;
+use uma::core::{ItemSource, Request};
 use uma::{RawZone, Reclaim, Zone};
 
 /// Writes every event of the target `uma` down, and uses a zone while it does.
@@ -70,10 +70,11 @@ fn slow_paths_are_heard_and_hits_are_not() {
         drop(zone);
         let _ = b;
     });
-    let notes = notes.0.lock().unwrap();
+    let notes = std::mem::take(&mut *notes.0.lock().unwrap());
     let heard: Vec<_> = notes.iter().filter(|(_, text)| text.contains("zone=heard")).collect();
     let expected = [
         (Level::DEBUG, "zone made"),
+        (Level::DEBUG, "slabs=1 "),
         (Level::WARN, "at its limit"),
         (Level::DEBUG, "reclaimed"),
         (Level::ERROR, "leaked=1"),
@@ -82,4 +83,31 @@ fn slow_paths_are_heard_and_hits_are_not() {
     for ((level, text), (expected, words)) in heard.into_iter().zip(expected) {
         assert!(*level == expected && text.contains(words), "{level} {text}, not {words}");
     }
+}
+
+/// Whichever way a zone grows, it is said once for each slab.
+#[test]
+fn every_slab_is_told_once() {
+    let notes = Notes::default();
+    tracing::subscriber::with_default(notes.clone(), || {
+        let layout = Layout::from_size_align(1000, 8).unwrap();
+        let zone = RawZone::builder("growing", layout).build().unwrap();
+        zone.prealloc(1000).unwrap();
+        let mut items = [std::mem::MaybeUninit::uninit(); 500];
+        let mut all: Vec<_> = (0..1500).map(|_| zone.alloc(Request::NOWAIT).unwrap()).collect();
+        let count = zone.import(&mut items, Request::NOWAIT).unwrap();
+        // SAFETY: a source initialises as many as it returns.
+        all.extend(items[..count].iter().map(|item| unsafe { item.assume_init() }));
+        let slabs = zone.stats().slabs;
+        // SAFETY: the items came from the zone.
+        all.into_iter().for_each(|item| unsafe { zone.free(item) });
+        let told = notes.0.lock().unwrap().iter().fold(0, |told, (level, text)| {
+            let slabs = text.split_once("slabs=").filter(|_| text.contains("zone=growing"));
+            let Some((_, slabs)) = slabs else { return told };
+            assert_eq!(*level, Level::DEBUG);
+            told + slabs.split_once(' ').unwrap().0.parse::<u64>().unwrap()
+        });
+        assert!(slabs > 20);
+        assert_eq!(told, slabs);
+    });
 }

@@ -318,12 +318,33 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         let core = self.core().map_err(|reason| self.error(reason))?;
         // SAFETY: the caller's duty is passed on unchanged.
         let item = unsafe { self.alloc_noticing(core, arg, request) };
+        self.tell_growth(core);
         // Checks must see every item, so with them there is no short way.
         if core.edge().is_none() {
             // SAFETY: it is the cache of this zone, which goes when the zone is dropped.
             unsafe { self.front.publish(core.zone.source()) };
         }
         item.map_err(|reason| self.error(reason))
+    }
+
+    /// Tells of slabs that were made, if anybody may listen. On the slabs of another zone, whichever looks first
+    /// tells.
+    fn tell_growth(&self, core: &Core<P, H, O>) {
+        #[cfg(feature = "tracing")]
+        if let Some(slabs) = core.slabs() {
+            let made = slabs.take_grown();
+            if made != 0 {
+                event::grown(&self.config.name, made, slabs.slab_layout().slab_size());
+            }
+        }
+        let _ = core;
+    }
+
+    /// The same, if the zone was used.
+    pub(crate) fn tell_growth_if_made(&self) {
+        if let Some(core) = self.made() {
+            self.tell_growth(core);
+        }
     }
 
     #[cold]
@@ -453,6 +474,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             Some(slabs) => slabs.prealloc(items),
             None => Err(AllocError::Unsupported),
         });
+        self.tell_growth_if_made();
         made.map_err(|reason| self.error(reason))
     }
 
