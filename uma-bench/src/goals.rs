@@ -79,6 +79,13 @@ pub(crate) const GOALS: &[Goal] = &[
     goal("memory, all freed", 64, Against::Bound, 0.1),
     goal("memory, all freed", 200, Against::Bound, 0.1),
     goal("memory, all freed", 1000, Against::Bound, 0.1),
+    // What the best of the peers has, and no other can be better.
+    goal("churn from nothing, system calls", 64, Against::Bound, 0.0),
+    goal("churn from nothing, system calls", 1024, Against::Bound, 0.0),
+    goal("churn, steady, system calls", 64, Against::Bound, 0.0),
+    goal("churn, steady, system calls", 1024, Against::Bound, 0.0),
+    goal("churn, steady, page faults", 64, Against::Bound, 0.0),
+    goal("churn, steady, page faults", 1024, Against::Bound, 0.0),
     arena("quantum cache", "bare arena", 10, 0.40),
     arena("quantum cache", "bare arena", 10_000, 0.40),
     arena("quantum cache", "bare arena", 1_000_000, 0.40),

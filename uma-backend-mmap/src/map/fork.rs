@@ -66,3 +66,22 @@ impl Drop for Inside<'_> {
         self.0.inside.fetch_sub(1, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread of the original that was about to find the gate shut is not in the copy.
+    #[test]
+    fn nobody_is_inside_in_a_copy() {
+        let gate = Gate::new();
+        for (process, inside) in [(Process::Original, 1), (Process::Copy, 0)] {
+            gate.shut();
+            assert!(gate.try_enter().is_none());
+            gate.inside.store(1, Ordering::Relaxed);
+            gate.open(process);
+            assert_eq!(gate.inside.swap(0, Ordering::Relaxed), inside);
+            drop(gate.enter());
+        }
+    }
+}
