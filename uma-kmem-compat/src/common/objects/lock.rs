@@ -3,11 +3,13 @@
 //! It is held for a few instructions, and by the thread that forks while the copy of the process is made, so that
 //! what it guards is whole in the child and nobody waits there for a thread that is gone. Nothing of the
 //! user's is called under it, and it is never taken twice: the global allocator and a table are all that may be
-//! used. The handlers for fork(2) are installed after the engine's, with the first cache, so that the lock is
+//! used. The handlers for fork(2) are installed after the engine's, with the first cache or heap, so that the lock is
 //! taken before the engine's locks.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
+
+use uma::{Host, Platform};
 
 use crate::sync::{AtomicBool, Ordering};
 
@@ -33,6 +35,8 @@ pub(super) fn install() {
     }
     static INSTALLED: AtomicBool = AtomicBool::new(false);
     if !INSTALLED.swap(true, Ordering::AcqRel) {
+        // The engine's come with the first look at the CPUs.
+        let _ = Host.cpus();
         // Without memory for handlers a fork is as before; there is nobody to tell.
         // SAFETY: the library cannot be unloaded, so the functions stay.
         unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };

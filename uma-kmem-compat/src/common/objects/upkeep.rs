@@ -12,7 +12,7 @@ use std::time::Instant;
 use uma::{Host, Platform, Reclaim};
 
 use super::lock::Guarded;
-use super::{Objects, list, moves};
+use super::{Objects, list, lock, moves};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// A heap of sizes that is looked after, too: what it counts, and how it gives memory back.
@@ -60,6 +60,7 @@ pub(crate) fn start(seconds: u64) {
 
 /// Looks after a heap from now on.
 pub(crate) fn look_after(heap: Heap) {
+    lock::install();
     STATE.lock().heaps.push((heap, 0));
 }
 
@@ -222,4 +223,43 @@ fn round() {
         (heap.reclaim)(if idle { Reclaim::DrainCpu } else { Reclaim::Trim });
     }
     Host.pages().trim();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also where there are heaps alone, no copy of the process finds the lock held.
+    #[test]
+    fn a_fork_waits_for_the_lock() {
+        look_after(Heap { traffic: || 0, reclaim: |_| {} });
+        let ready = std::sync::Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let state = STATE.lock();
+                ready.wait();
+                thread::sleep(Duration::from_millis(100));
+                drop(state);
+            });
+            ready.wait();
+            // SAFETY: the child takes the lock, which needs nothing, and ends.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                drop(STATE.lock());
+                // SAFETY: as above.
+                unsafe { libc::_exit(0) };
+            }
+            let (mut status, mut rounds) = (-1, 0);
+            // SAFETY: it is our child.
+            while unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) } == 0 {
+                rounds += 1;
+                if rounds == 10_000 {
+                    // SAFETY: as above.
+                    unsafe { libc::kill(child, libc::SIGKILL) };
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!(status, 0, "the child waited for a thread that is not there");
+        });
+    }
 }
