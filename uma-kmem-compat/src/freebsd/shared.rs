@@ -25,11 +25,12 @@ pub(super) struct Shared {
     pub(super) size: c_int,
     /// What C holds the zone by, or null.
     pub(super) handle: AtomicPtr<core::ffi::c_void>,
-    /// What C holds its SMR by, or null; and whether that ends with the zone.
+    /// What C holds its SMR by, or null.
     #[cfg(feature = "capi")]
     pub(super) smr: AtomicPtr<core::ffi::c_void>,
+    /// If nobody has made that but the zone: what ends with the last zone that has it.
     #[cfg(feature = "capi")]
-    pub(super) owns_smr: AtomicBool,
+    pub(super) own_smr: OnceLock<std::sync::Arc<super::capi::OwnSmr>>,
     pub(super) init: Slot<Init, Init2002>,
     pub(super) fini: Slot<Fini>,
     pub(super) allocf: Slot<AllocPages, AllocPages2002>,
@@ -64,7 +65,7 @@ impl Shared {
             #[cfg(feature = "capi")]
             smr: AtomicPtr::new(ptr::null_mut()),
             #[cfg(feature = "capi")]
-            owns_smr: AtomicBool::new(false),
+            own_smr: OnceLock::new(),
             init: Slot::empty(),
             fini: Slot::empty(),
             allocf: Slot::empty(),

@@ -2,12 +2,12 @@
 
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 use core::ptr::{self, NonNull};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use uma::core::{Deadline, Reclaim};
 
 use super::boundary;
-use super::{SMRS, ZONES, ZoneHandle, bad, zone};
+use super::{OwnSmr, SMRS, ZONES, ZoneHandle, bad, zone};
 use crate::common::text;
 use crate::freebsd::{
     Callbacks, Callbacks2002, CreateError, Ctor, Ctor2002, Dtor, Fini, Import, Init, Init2002, M,
@@ -39,7 +39,8 @@ fn insert(
             {
                 let smr = SMRS.insert(smr.clone());
                 shared.smr.store(smr.cast(), Ordering::Release);
-                shared.owns_smr.store(true, Ordering::Relaxed);
+                // There is none yet.
+                let _ = shared.own_smr.set(Arc::new(OwnSmr(smr)));
             }
             let handle = ZONES.insert(zone);
             // SAFETY: it was made just now, and nobody else knows it.
@@ -133,6 +134,10 @@ unsafe extern "C" fn uma_freebsd_zsecond_create(
             let zone = unsafe { primary.second_create(name, callbacks) }?;
             let smr = primary.shared().smr.load(Ordering::Acquire);
             zone.shared().smr.store(smr, Ordering::Release);
+            if let Some(own) = primary.shared().own_smr.get() {
+                // There is none yet.
+                let _ = zone.shared().own_smr.set(own.clone());
+            }
             Ok(zone)
         })
     })
@@ -179,8 +184,8 @@ unsafe fn destroy(function: &'static str, handle: *mut ZoneHandle) {
     // SAFETY: the caller's duty is passed on unchanged.
     if let Ok(zone) = unsafe { ZONES.get(handle) } {
         zone.reclaim(Reclaim::DrainCpu);
-        // Readers leave by its handle, which goes with the zone.
-        if zone.shared().owns_smr.load(Ordering::Relaxed)
+        // Readers leave by its handle, which may go with the zone.
+        if zone.shared().own_smr.get().is_some()
             && let Some(smr) = zone.smr()
         {
             smr.synchronize();
@@ -188,15 +193,7 @@ unsafe fn destroy(function: &'static str, handle: *mut ZoneHandle) {
     }
     // SAFETY: the caller's duty is passed on unchanged.
     match unsafe { ZONES.remove(handle) } {
-        Ok(zone) => {
-            let shared = zone.shared();
-            if shared.owns_smr.load(Ordering::Relaxed) {
-                let smr = shared.smr.load(Ordering::Acquire);
-                // SAFETY: it is the handle from `insert`, and goes once.
-                let _ = unsafe { SMRS.remove(smr.cast()) };
-            }
-            zone.destroy();
-        }
+        Ok(zone) => zone.destroy(),
         Err(fault) => bad(function, "zone", fault),
     }
 }

@@ -24,6 +24,22 @@ fn boundary<R>(function: &'static str, body: impl FnOnce() -> R) -> R {
     crate::common::boundary(Some(&SYSTEM), function, body)
 }
 
+/// The handle of an SMR that zones have made, which goes with the last of them.
+#[derive(Debug)]
+pub(super) struct OwnSmr(*mut SmrHandle);
+
+// SAFETY: handles are used from any thread.
+unsafe impl Send for OwnSmr {}
+// SAFETY: as above.
+unsafe impl Sync for OwnSmr {}
+
+impl Drop for OwnSmr {
+    fn drop(&mut self) {
+        // SAFETY: it is a handle from `insert`, and goes once. (By mistake somebody may have destroyed it.)
+        let _ = unsafe { SMRS.remove(self.0) };
+    }
+}
+
 /// Something is wrong with a handle that was given to `function`.
 #[cold]
 fn bad(function: &'static str, what: &'static str, fault: BadHandle) {

@@ -94,6 +94,25 @@ static void readers_leave_what_is_being_destroyed(void)
 	}
 }
 
+/* The SMR of a zone goes with the last zone that has it: a secondary one may be destroyed later. */
+static void a_secondary_zone_keeps_its_smr(void)
+{
+	uma_zone_t zone = uma_zcreate("first", 64, NULL, NULL, NULL, NULL, UMA_ALIGN_PTR, UMA_ZONE_SMR);
+	uma_zone_t second = uma_zsecond_create("second", NULL, NULL, NULL, NULL, zone);
+	smr_t smr = uma_zone_get_smr(zone);
+	void *item = uma_zalloc_smr(second, M_WAITOK);
+
+	CHECK(smr != NULL && uma_zone_get_smr(second) == smr);
+	uma_zdestroy(zone);
+	CHECK(uma_zone_get_smr(second) == smr);
+	smr_enter(smr);
+	CHECK(SMR_ENTERED(smr));
+	smr_exit(smr);
+	uma_zfree_smr(second, item);
+	uma_zdestroy(second);
+	CHECK_ABORTS("it was destroyed before", smr_enter(smr));
+}
+
 static int dtors;
 
 static void counting_dtor(void *mem, int size, void *arg)
@@ -331,6 +350,7 @@ int main(void)
 	alarm(120);
 	sections();
 	readers_leave_what_is_being_destroyed();
+	a_secondary_zone_keeps_its_smr();
 	frees_are_deferred();
 	shared_smr();
 	at_the_limit();
