@@ -105,6 +105,9 @@ pub use batch::{Prefilled, Reserved};
 pub use error::{Rejected, ZoneError};
 pub use flags::{ZoneFlags, align_of_mask};
 pub use fn_pages::{AllocPages, FnPages, FreePages};
+#[cfg(all(feature = "std", unix))]
+#[cfg_attr(docsrs, doc(cfg(feature = "std")))]
+pub use fork::ForkLocks;
 #[cfg(feature = "std")]
 pub use global::{Stat, reclaim, stat, stat_stream, zones};
 #[cfg(feature = "std")]

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uma::cache::PerCpu;
 use uma::core::{AllocError, Item, PageSupplier, Request};
@@ -194,7 +194,12 @@ where
                     free(zone, item);
                 });
             }
-            std::thread::sleep(Duration::from_millis(30));
+            // Some of them are there, on a busy machine not all.
+            let begin = Instant::now();
+            while zone.stats().sleeps == 0 {
+                assert!(begin.elapsed() < Duration::from_secs(60), "nobody went to sleep");
+                std::thread::sleep(Duration::from_millis(5));
+            }
             assert_eq!(served.load(Ordering::Relaxed), 0, "the limit of 2 was broken");
             held.into_iter().for_each(|item| free(&zone, item));
         });
