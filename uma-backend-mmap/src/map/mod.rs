@@ -128,6 +128,17 @@ impl Map {
     }
 }
 
+impl<L: RawMutex> Map<L> {
+    /// [`new`](Map::new), with a lock of one's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Map::new).
+    pub fn with_lock(config: MapConfig, size: usize) -> Result<Self, MapError> {
+        Self::with_system(config, size, Kernel)
+    }
+}
+
 impl<L: RawMutex, S: System + Clone> Map<L, S> {
     /// A map over another system: for tests.
     #[doc(hidden)]

@@ -23,6 +23,7 @@ use uma::core::{AllocError, Request};
 use uma_malloc::{Malloc, MallocError, MallocFault, SizeClasses};
 
 use super::System;
+use super::fork::once;
 use super::objects::{Pages, Shared, Surroundings};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
@@ -189,7 +190,7 @@ impl Heap {
 fn key(at: NonNull<u8>) -> u64 {
     static SECRET: OnceLock<u64> = OnceLock::new();
     // The upper half only, and then the address: so the size can be read out of a tag.
-    let secret = *SECRET.get_or_init(|| RandomState::new().hash_one(TAG));
+    let secret = *once(&SECRET, || RandomState::new().hash_one(TAG));
     secret ^ (at.addr().get() as u64).rotate_left(17)
 }
 

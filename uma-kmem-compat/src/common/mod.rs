@@ -10,6 +10,7 @@
 mod boundary;
 #[cfg(feature = "capi")]
 mod capi;
+pub(crate) mod fork;
 #[cfg(feature = "capi")]
 mod handle;
 #[cfg(any(feature = "solaris", feature = "umem"))]

@@ -11,11 +11,12 @@
 //! The lock is a leaf: items go back to the zone, and readers are waited for, without it.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 
 use uma::core::Item;
 
 use super::Smr;
+use crate::common::fork::{Guard, Lock};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// Items in a batch.
@@ -24,7 +25,7 @@ const BATCH: usize = 64;
 #[derive(Debug)]
 pub(super) struct Deferred {
     pub(super) smr: Smr,
-    state: Mutex<State>,
+    state: Lock<State>,
     /// Items that wait.
     count: AtomicU64,
     /// Allocations that are about to sleep, or do.
@@ -42,15 +43,15 @@ impl Deferred {
     pub(super) fn new(smr: Smr) -> Self {
         Self {
             smr,
-            state: Mutex::new(State::default()),
+            state: Lock::new(State::default()),
             count: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> Guard<'_, State> {
         // Nothing under the lock unwinds half way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Items that were freed and are not yet back in the zone.
@@ -165,27 +166,39 @@ impl Deferred {
     }
 }
 
-/// Whether somebody wants memory reclaimed.
-static WANTED: Mutex<bool> = Mutex::new(false);
-static WAKE: Condvar = Condvar::new();
+/// What the worker is to know.
+struct Wanted {
+    /// Whether somebody wants memory reclaimed.
+    memory: bool,
+    /// Workers that sleep until then.
+    asleep: Vec<Thread>,
+}
+
+static WANTED: Lock<Wanted> = Lock::new(Wanted { memory: false, asleep: Vec::new() });
 
 /// Wakes `uma_reclaim_worker` (`uma_reclaim_wakeup`).
 pub(super) fn wake_worker() {
-    *WANTED.lock().unwrap_or_else(PoisonError::into_inner) = true;
-    WAKE.notify_one();
+    let mut wanted = WANTED.lock();
+    wanted.memory = true;
+    let asleep = core::mem::take(&mut wanted.asleep);
+    drop(wanted);
+    asleep.iter().for_each(Thread::unpark);
 }
 
 /// Reclaims whenever it is woken, at most once a second, for ever (`uma_reclaim_worker`).
 #[cfg(feature = "capi")]
 pub(super) fn worker(reclaim: impl Fn()) -> ! {
     loop {
-        let mut wanted = WANTED.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*wanted {
-            wanted = WAKE.wait(wanted).unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = WANTED.lock();
+        while !wanted.memory {
+            wanted.asleep.push(thread::current());
+            drop(wanted);
+            thread::park();
+            wanted = WANTED.lock();
         }
-        *wanted = false;
+        wanted.memory = false;
         drop(wanted);
         reclaim();
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        thread::sleep(std::time::Duration::from_secs(1));
     }
 }

@@ -2,20 +2,21 @@
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use uma::core::{AllocError, Reclaim};
 use uma_malloc::{Malloc, MallocError, MallocFault, MallocType, Misuse, SizeClasses, TypeStats};
 
 use super::pages::Surroundings;
 use super::{M, SYSTEM, WAITOK};
+use crate::common::fork::Lock;
 
 /// All memory of malloc(9).
 static HEAP: Malloc<Surroundings> =
     Malloc::new_in("malloc", SizeClasses::MALLOC9, Surroundings::COMMON);
 
 /// The types there are, for `vmstat -m`.
-static TYPES: Mutex<Vec<Type>> = Mutex::new(Vec::new());
+static TYPES: Lock<Vec<Type>> = Lock::new(Vec::new());
 
 /// A type of memory (`struct malloc_type`). Clones are the same.
 #[derive(Clone, Debug)]
@@ -32,7 +33,7 @@ impl Type {
     pub fn new(name: &str, description: &str) -> Self {
         let counters = MallocType::new(name, "");
         let new = Self(Arc::new(Described { counters, description: description.into() }));
-        TYPES.lock().unwrap_or_else(PoisonError::into_inner).push(new.clone());
+        TYPES.lock().push(new.clone());
         new
     }
 
@@ -53,7 +54,7 @@ impl Type {
 
     /// Takes it off the list (`malloc_uninit`). Memory of it that is in use is reported, and stays.
     pub fn end(&self) {
-        let mut types = TYPES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut types = TYPES.lock();
         types.retain(|other| !Arc::ptr_eq(&other.0, &self.0));
         drop(types);
         let stats = self.stats();
@@ -69,7 +70,7 @@ impl Type {
 
 /// The types that are listed, in the order in which they were.
 pub fn types() -> Vec<Type> {
-    TYPES.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    TYPES.lock().clone()
 }
 
 fn is_shortage(error: &MallocError) -> bool {

@@ -14,7 +14,7 @@ use core::alloc::Layout;
 use core::ffi::c_void;
 use core::fmt;
 use core::ptr::NonNull;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use uma::core::{Decommit, Fallback, Name, PageError, PageRun, PageSupplier, Protect, Request};
 use uma::debug::{FRAMES, Report, Verdict};
@@ -142,7 +142,7 @@ fn lend(
         // SAFETY: there is so much memory.
         at = unsafe { lent.base.add(skip) };
     }
-    let mut runs = shared.runs.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut runs = shared.runs.lock();
     runs.insert(at.addr().get(), lent);
     drop(runs);
     // SAFETY: whoever set the function vouches that the memory is the zone's; it has been aligned.
@@ -212,7 +212,7 @@ unsafe impl PageSupplier for Pages {
                 // SAFETY: the run lies there, so it came from there.
                 return unsafe { region.pages.free_pages(run) };
             }
-            let mut runs = shared.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut runs = shared.runs.lock();
             let lent = runs.remove(&base.addr().get());
             drop(runs);
             if let Some(lent) = lent {

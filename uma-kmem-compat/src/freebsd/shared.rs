@@ -3,7 +3,7 @@
 use core::ffi::c_int;
 use core::ptr;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use uma::Park;
 use uma::core::{Name, Sleep};
@@ -14,6 +14,7 @@ use super::callbacks::{
     Maxaction, Slot,
 };
 use super::pages::Aside;
+use crate::common::fork::Lock;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 /// Nanoseconds from one warning to the next, at least.
@@ -38,8 +39,8 @@ pub(super) struct Shared {
     pub(super) maxaction: Slot<Maxaction>,
     pub(super) region: OnceLock<Aside>,
     /// Runs from `allocf`: by address, what it returned, and its bytes.
-    pub(super) runs: Mutex<BTreeMap<usize, Lent>>,
-    warning: Mutex<Option<Box<str>>>,
+    pub(super) runs: Lock<BTreeMap<usize, Lent>>,
+    warning: Lock<Option<Box<str>>>,
     /// When it warned last, in nanoseconds, plus 1.
     warned: AtomicU64,
 }
@@ -72,8 +73,8 @@ impl Shared {
             freef: Slot::empty(),
             maxaction: Slot::empty(),
             region: OnceLock::new(),
-            runs: Mutex::new(BTreeMap::new()),
-            warning: Mutex::new(None),
+            runs: Lock::new(BTreeMap::new()),
+            warning: Lock::new(None),
             warned: AtomicU64::new(0),
         };
         // SAFETY: these are functions.
@@ -85,13 +86,13 @@ impl Shared {
     }
 
     pub(super) fn set_warning(&self, text: &str) {
-        *self.warning.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.into());
+        *self.warning.lock() = Some(text.into());
     }
 
     /// An allocation has found the limit reached: warns, and acts.
     pub(super) fn at_limit(&self, zone: &Name) {
         if WARNINGS.load(Ordering::Relaxed) {
-            let text = self.warning.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let text = self.warning.lock().clone();
             if let Some(text) = text
                 && self.due(Park.now())
             {

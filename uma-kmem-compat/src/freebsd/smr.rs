@@ -20,16 +20,17 @@
 //! inside; which one he has is in a list of the thread, because C leaves a section by the name of its `smr_t` alone.
 //! There are as many slots as there were readers at once, and more are added, never taken away. No locks.
 //!
-//! It is the reader's business to be short: a writer who waits spins, and yields. In a child of fork(2) the readers
-//! that other threads of the parent were never end; so a child uses no `Smr` of its parent with readers in it.
+//! It is the reader's business to be short: a writer who waits spins, and yields. In the copy of a process the readers
+//! that other threads were have ended: a list of all `Smr` is for that.
 
 use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::SYSTEM;
-use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::common::fork::{Lock, on_copy};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// Slots are added so many at a time.
 const SLOTS: usize = 32;
@@ -114,6 +115,29 @@ std::thread_local! {
     static HINT: Cell<usize> = const { Cell::new(0) };
 }
 
+/// All there are, and some that were.
+static ALL: Lock<Vec<Weak<Inner>>> = Lock::new(Vec::new());
+/// Whether copies of the process are told of.
+static TOLD: AtomicBool = AtomicBool::new(false);
+
+/// In the copy of a process only the sections of the thread that it is the copy of go on.
+fn others_have_ended() {
+    let mine = INSIDE.get();
+    let all: Vec<_> = ALL.lock().iter().filter_map(Weak::upgrade).collect();
+    for inner in all {
+        let mut block = Some(&inner.first);
+        while let Some(here) = block {
+            for Slot(slot) in &here.slots {
+                if !mine.iter().any(|inside| ptr::eq(inside.slot, slot)) {
+                    slot.store(0, Ordering::Relaxed);
+                }
+            }
+            // SAFETY: blocks stay until the `Inner` is dropped.
+            block = unsafe { here.next.load(Ordering::Acquire).as_ref() };
+        }
+    }
+}
+
 fn hint() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let mut hint = HINT.get();
@@ -129,13 +153,21 @@ impl Smr {
     pub fn new(name: &str) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let seq = || AtomicU64::new(FIRST);
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             wr_seq: seq(),
             rd_seq: seq(),
             first: Block::new(),
-        }))
+        });
+        if !TOLD.swap(true, Ordering::Relaxed) {
+            on_copy(others_have_ended);
+        }
+        let mut all = ALL.lock();
+        all.retain(|other| other.strong_count() != 0);
+        all.push(Arc::downgrade(&inner));
+        drop(all);
+        Self(inner)
     }
 
     /// Its name.

@@ -4,15 +4,15 @@
 //! again, which may now; and then, if the caller may block, waits until somebody frees an element. So as long
 //! as users free what they have, one that may block never fails. A free refills the reserve first.
 //!
-//! Lock: the reserve's, a leaf; neither allocator is called under it. (It is of the standard library: a child
-//! of fork(2) must not use a pool that another thread was using.)
+//! Lock: the reserve's, a leaf; neither allocator is called under it. Who waits is listed under it, and parks.
 
 use core::ffi::c_void;
 use core::fmt;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use super::{Gfp, SYSTEM};
+use crate::common::fork::{Guard, Lock};
 
 /// Allocates an element: `mempool_alloc_t`, with `gfp_t` and the pool's data.
 pub type AllocElement = unsafe extern "C-unwind" fn(u32, *mut c_void) -> *mut c_void;
@@ -42,8 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Mempool {
     elements: Elements,
-    reserve: Mutex<Reserve>,
-    freed: Condvar,
+    reserve: Lock<Reserve>,
 }
 
 #[derive(Debug)]
@@ -51,7 +50,7 @@ struct Reserve {
     /// Never more than `least`, for which there is room.
     kept: Vec<Element>,
     least: usize,
-    waiting: usize,
+    waiting: Vec<Thread>,
 }
 
 impl Reserve {
@@ -102,15 +101,25 @@ impl Mempool {
         let least = least.max(1);
         let mut kept = Vec::new();
         kept.try_reserve_exact(least).map_err(|_| NoReserve)?;
-        let reserve = Mutex::new(Reserve { kept, least, waiting: 0 });
-        let pool = Self { elements, reserve, freed: Condvar::new() };
+        let reserve = Lock::new(Reserve { kept, least, waiting: Vec::new() });
+        let pool = Self { elements, reserve };
         // What there is goes back if the rest is not to be had.
         if pool.fill(gfp) { Ok(pool) } else { Err(NoReserve) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Reserve> {
-        // Nothing panics under the lock.
-        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Guard<'_, Reserve> {
+        self.reserve.lock()
+    }
+
+    /// Waits until an element was freed, but not for ever; or wakes for no reason.
+    fn wait<'a>(&'a self, mut reserve: Guard<'a, Reserve>) -> Guard<'a, Reserve> {
+        let me = thread::current();
+        reserve.waiting.push(me.clone());
+        drop(reserve);
+        thread::park_timeout(PATIENCE);
+        let mut reserve = self.lock();
+        reserve.waiting.retain(|other| other.id() != me.id());
+        reserve
     }
 
     fn ask(&self, gfp: Gfp) -> *mut c_void {
@@ -150,12 +159,10 @@ impl Mempool {
             return Err(element);
         }
         reserve.kept.push(Element(element));
-        let waiting = reserve.waiting != 0;
+        // All: one may want many, and another few.
+        let waiting = core::mem::take(&mut reserve.waiting);
         drop(reserve);
-        if waiting {
-            // All: one may want many, and another few.
-            self.freed.notify_all();
-        }
+        waiting.iter().for_each(Thread::unpark);
         Ok(())
     }
 
@@ -184,10 +191,7 @@ impl Mempool {
             if !gfp.contains(Gfp::DIRECT_RECLAIM) {
                 return core::ptr::null_mut();
             }
-            reserve.waiting += 1;
-            let waited = self.freed.wait_timeout(reserve, PATIENCE);
-            let mut reserve = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(it, _)| it);
-            reserve.waiting -= 1;
+            let mut reserve = self.wait(reserve);
             if let Some(element) = reserve.kept.pop() {
                 return element.0;
             }
@@ -223,10 +227,7 @@ impl Mempool {
                 now = gfp;
                 continue;
             }
-            reserve.waiting += 1;
-            let waited = self.freed.wait_timeout(reserve, PATIENCE);
-            let mut reserve = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(it, _)| it);
-            reserve.waiting -= 1;
+            let mut reserve = self.wait(reserve);
             if reserve.take(missing, places) {
                 return;
             }

@@ -3,7 +3,6 @@
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use uma::Reclaim;
@@ -11,19 +10,20 @@ use uma::core::Request;
 use uma_malloc::{Malloc, MallocError, MallocFault, MallocStats, SizeClasses};
 
 use super::{DIAGNOSTIC, KmFlags, SYSTEM, WAITOK};
+use crate::common::fork::{Guard, Lock};
 use crate::sync::{AtomicBool, Ordering};
 
 /// All memory of `kmem`.
 static HEAP: Malloc = Malloc::new("kmem", SizeClasses::NETBSD_KMEM);
 
 /// With diagnostics, the sizes that were asked for, by address. A leaf lock.
-static SIZES: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
+static SIZES: Lock<BTreeMap<usize, usize>> = Lock::new(BTreeMap::new());
 
 /// So much is always waited for; more, only if as much could come free.
 const MODEST: usize = 1 << 20;
 
-fn sizes() -> MutexGuard<'static, BTreeMap<usize, usize>> {
-    SIZES.lock().unwrap_or_else(PoisonError::into_inner)
+fn sizes() -> Guard<'static, BTreeMap<usize, usize>> {
+    SIZES.lock()
 }
 
 fn diagnostic() -> bool {

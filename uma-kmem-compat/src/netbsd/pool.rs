@@ -8,7 +8,7 @@ use core::ffi::{c_int, c_void};
 use core::fmt;
 use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uma::core::{AllocError, ConfigError, ConfigFault, Item, ItemSource, Name, Request, Stats};
@@ -20,6 +20,7 @@ use super::pages::{PageAllocator, Source, Supply, Surroundings};
 use super::{CACHE_ZERO, DIAGNOSTIC, PoolFlags, PoolStats, SETHIWAT, SETLOWAT, SYSTEM, WAITOK};
 #[cfg(feature = "capi")]
 use crate::common::Front;
+use crate::common::fork::{Guard, Lock};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Asked to bring items back: of its argument, and the flags of the request. It runs with no lock held.
@@ -97,7 +98,7 @@ pub struct Pool {
     high: AtomicU64,
     per_page: u64,
     supply: Arc<Supply>,
-    settings: Mutex<Settings>,
+    settings: Lock<Settings>,
     /// Whether it was told that somebody waits for memory, or that zeros go ill with a constructor.
     told_waits: AtomicBool,
     told_zero: AtomicBool,
@@ -208,7 +209,7 @@ impl Pool {
             high: AtomicU64::new(u64::MAX),
             per_page: u64::from(stats.per_slab.max(1)),
             supply,
-            settings: Mutex::new(settings),
+            settings: Lock::new(settings),
             told_waits: AtomicBool::new(false),
             told_zero: AtomicBool::new(false),
         })
@@ -339,8 +340,8 @@ impl Pool {
         true
     }
 
-    fn settings(&self) -> MutexGuard<'_, Settings> {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    fn settings(&self) -> Guard<'_, Settings> {
+        self.settings.lock()
     }
 
     /// Calls the drain hook, if there is one.

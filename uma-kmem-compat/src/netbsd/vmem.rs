@@ -10,6 +10,7 @@ use uma_vmem::{
 };
 
 use super::VmFlags;
+use crate::common::fork::Listed;
 
 /// Imports a span of a size from the source, with `VM_*` flags, and says where it is: 0, or an error
 /// (`vmem_import_t`). Never called with `VM_SLEEP`: the arena waits itself.
@@ -155,7 +156,7 @@ pub struct CreateVmem {
 /// ports.free(at, 8)?;
 /// # Ok(()) }
 /// ```
-pub struct Vmem(Books);
+pub struct Vmem(Listed<Books>);
 
 impl Vmem {
     /// An arena (`vmem_create`, `vmem_xcreate`).
@@ -172,7 +173,7 @@ impl Vmem {
         if args.size != 0 {
             arena.add(args.base, args.size)?;
         }
-        Ok(Self(arena))
+        Ok(Self(Listed::new(arena)))
     }
 
     /// Allocates (`vmem_alloc`). With [`VmFlags::SLEEP`] it waits until somebody frees enough.
@@ -250,7 +251,7 @@ impl Vmem {
     ///
     /// If anything is allocated: how much.
     pub fn destroy(self) -> Result<(), Leaked> {
-        self.0.destroy(|_| {})
+        self.0.into_inner().destroy(|_| {})
     }
 }
 

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
-use std::sync::Once;
+use std::sync::OnceLock;
 
 use uma::Reclaim;
 use uma::core::{AllocError, Request};
@@ -10,6 +10,7 @@ use uma_malloc::SizeClasses;
 
 use super::cache::insist;
 use super::{Km, SYSTEM, look_after};
+use crate::common::fork::once;
 use crate::common::heap::Heap;
 use crate::common::objects::{self, Shared};
 
@@ -51,9 +52,9 @@ fn attempt(size: usize, request: Request) -> Result<NonNull<u8>, AllocError> {
 }
 
 fn alloc(function: &'static str, size: usize, flags: Km, request: Request) -> *mut c_void {
-    static FIRST: Once = Once::new();
-    if !FIRST.is_completed() {
-        FIRST.call_once(|| {
+    static FIRST: OnceLock<()> = OnceLock::new();
+    if FIRST.get().is_none() {
+        once(&FIRST, || {
             objects::look_after(objects::Heap {
                 traffic: || HEAP.traffic(),
                 reclaim: |mode| HEAP.reclaim(mode),

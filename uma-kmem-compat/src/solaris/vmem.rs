@@ -8,7 +8,6 @@ use core::ffi::{c_int, c_void};
 use core::fmt;
 use core::ptr::{self, NonNull};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use uma::core::{PageRun, PageSupplier, Request};
 use uma::{Host, HostLock, Platform};
@@ -18,6 +17,7 @@ use uma_vmem::{
 };
 
 use super::{Km, SYSTEM, kmem_reap};
+use crate::common::fork::{Listed, Lock};
 use crate::common::boundary;
 use crate::common::objects::Backing;
 
@@ -67,9 +67,9 @@ pub(super) enum Importer {
 pub(super) struct Spans {
     parent: Parent,
     /// Of spans that were not aligned as the arena wanted: what the parent gave. By the base of the span.
-    cut: Mutex<BTreeMap<usize, (usize, usize)>>,
+    cut: Lock<BTreeMap<usize, (usize, usize)>>,
     /// Of the heap: the flags and alignments of its runs, by base.
-    runs: Mutex<BTreeMap<usize, (u8, usize)>>,
+    runs: Lock<BTreeMap<usize, (u8, usize)>>,
 }
 
 // SAFETY: the source is only handed to the functions, and whoever made the arena promised that they may be
@@ -86,7 +86,7 @@ fn run(size: usize, align: usize) -> Option<Layout> {
 
 impl Spans {
     const fn new(parent: Parent) -> Self {
-        Self { parent, cut: Mutex::new(BTreeMap::new()), runs: Mutex::new(BTreeMap::new()) }
+        Self { parent, cut: Lock::new(BTreeMap::new()), runs: Lock::new(BTreeMap::new()) }
     }
 
     /// What the functions give for a size.
@@ -111,7 +111,7 @@ impl Import for Spans {
                 let layout = run(size, align)?;
                 let run = Host.pages().alloc_pages(layout, Request::NOWAIT).ok()?;
                 let base = run.base().expose_provenance().get();
-                let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut runs = self.runs.lock();
                 runs.insert(base, (run.flag(), align));
                 Some(Span { base, size: layout.size() })
             }
@@ -124,10 +124,7 @@ impl Import for Spans {
                 unsafe { free(source, ptr::with_exposed_provenance_mut(span.base), span.size) };
                 let span = Self::ask(alloc, source, size.checked_add(align)?)?;
                 let base = span.base.next_multiple_of(align);
-                self.cut
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(base, (span.base, span.size));
+                self.cut.lock().insert(base, (span.base, span.size));
                 Some(Span { base, size })
             }
         }
@@ -137,7 +134,7 @@ impl Import for Spans {
         match self.parent {
             Parent::None => {}
             Parent::Heap => {
-                let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut runs = self.runs.lock();
                 let known = runs.remove(&span.base);
                 drop(runs);
                 let base = NonNull::new(ptr::with_exposed_provenance_mut(span.base));
@@ -151,7 +148,7 @@ impl Import for Spans {
                 }
             }
             Parent::Functions { free, source, .. } => {
-                let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut cut = self.cut.lock();
                 let (base, size) = cut.remove(&span.base).unwrap_or((span.base, span.size));
                 drop(cut);
                 // SAFETY: whoever made the arena promised that the function takes back what the other gave.
@@ -167,7 +164,7 @@ type Waits = <Host as Platform>::Sleep;
 
 /// An arena (`vmem_t`).
 pub(super) struct Vmem {
-    arena: Arena<HostLock, Books, Waits, Spans>,
+    arena: Listed<Arena<HostLock, Books, Waits, Spans>>,
     identifiers: bool,
 }
 
@@ -184,7 +181,7 @@ impl Vmem {
             config = config.min_import(qcache_max);
         }
         let arena = Arena::xcreate(config, Spans::new(parent), Host.metadata(), Host.sleep());
-        Ok(Self { arena, identifiers: flags & IDENTIFIER != 0 })
+        Ok(Self { arena: Listed::new(arena), identifiers: flags & IDENTIFIER != 0 })
     }
 
     pub(super) const fn has_identifiers(&self) -> bool {
@@ -273,7 +270,7 @@ impl Vmem {
     /// Ends the arena, and tells of what is allocated still.
     pub(super) fn destroy(self) {
         let what = if self.identifiers { "identifiers" } else { "bytes" };
-        if let Err(leaked) = self.arena.destroy(|_| {}) {
+        if let Err(leaked) = self.arena.into_inner().destroy(|_| {}) {
             let size = leaked.size;
             SYSTEM.report("vmem_destroy", format_args!("leaked {size} {what}: {leaked}"));
         }

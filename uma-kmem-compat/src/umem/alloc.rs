@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
-use std::sync::Once;
+use std::sync::OnceLock;
 
 use uma::Reclaim;
 use uma::core::{AllocError, Request};
@@ -11,6 +11,7 @@ use uma_malloc::SizeClasses;
 use super::SYSTEM;
 use super::cache::{Umem, insist};
 use super::env::Settings;
+use crate::common::fork::once;
 use crate::common::heap::Heap;
 use crate::common::objects::{self, Shared};
 
@@ -26,9 +27,9 @@ fn alloc(
     flags: Umem,
     request: Request,
 ) -> *mut c_void {
-    static FIRST: Once = Once::new();
-    if !FIRST.is_completed() {
-        FIRST.call_once(|| {
+    static FIRST: OnceLock<()> = OnceLock::new();
+    if FIRST.get().is_none() {
+        once(&FIRST, || {
             objects::look_after(objects::Heap {
                 traffic: || HEAP.traffic(),
                 reclaim: |mode| HEAP.reclaim(mode),

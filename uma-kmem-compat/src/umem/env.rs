@@ -9,6 +9,7 @@ use uma::Hardening;
 use uma::debug::Fill;
 
 use super::SYSTEM;
+use crate::common::fork::once;
 use crate::common::policy;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -37,7 +38,7 @@ impl Settings {
     /// Those of the process.
     pub(super) fn get() -> &'static Self {
         static SETTINGS: OnceLock<Settings> = OnceLock::new();
-        SETTINGS.get_or_init(|| {
+        once(&SETTINGS, || {
             let mut settings = Self { interval: 10, ..Self::default() };
             for (variable, take) in [
                 ("UMEM_DEBUG", Self::debug as fn(&mut Self, &str, Option<&str>) -> Result<(), Odd>),

@@ -114,6 +114,27 @@ static inline void check_stay(void)
 	(void)sched_setaffinity(0, sizeof(one), &one);
 }
 
+/*
+ * The statement, run in so many copies of the process, one after the other, comes to an end there. It may use CHECK. A
+ * copy ends by a signal, not by exit(3): a leak checker would find what the other threads had.
+ */
+#define CHECK_COPIES(count, ...)                                                       \
+	do {                                                                           \
+		for (int check_copy = 0; check_copy < (count); check_copy++) {         \
+			pid_t check_child = fork();                                    \
+			int check_status = 0;                                          \
+			if (check_child == 0) {                                        \
+				alarm(60);                                             \
+				__VA_ARGS__;                                           \
+				kill(getpid(), SIGKILL);                               \
+			}                                                              \
+			CHECK(check_child > 0);                                        \
+			CHECK_EQ(waitpid(check_child, &check_status, 0), check_child); \
+			CHECK_EQ(WIFSIGNALED(check_status), 1);                        \
+			CHECK_EQ(WTERMSIG(check_status), SIGKILL);                     \
+		}                                                                      \
+	} while (0)
+
 /* Reports, counted: see check_reports. The last is kept. */
 static int check_count;
 static char check_last[512];

@@ -8,6 +8,7 @@ use uma::core::{Deadline, Reclaim};
 
 use super::boundary;
 use super::{OwnSmr, SMRS, ZONES, ZoneHandle, bad, zone};
+use crate::common::fork::once;
 use crate::common::text;
 use crate::freebsd::{
     Callbacks, Callbacks2002, CreateError, Ctor, Ctor2002, Dtor, Fini, Import, Init, Init2002, M,
@@ -308,14 +309,13 @@ extern "C" fn uma_freebsd_pcpu_zone(size: c_uint) -> *mut ZoneHandle {
                 return ptr::null_mut();
             }
         };
-        MADE[at]
-            .get_or_init(|| {
-                let name = format!("pcpu-{size}\0");
-                Made(insert("pcpu_zone", name.as_ptr().cast(), |name| {
-                    Zone::create(name, size as usize, size as usize - 1, ZoneFlags::PCPU)
-                }))
-            })
-            .0
+        let made = once(&MADE[at], || {
+            let name = format!("pcpu-{size}\0");
+            Made(insert("pcpu_zone", name.as_ptr().cast(), |name| {
+                Zone::create(name, size as usize, size as usize - 1, ZoneFlags::PCPU)
+            }))
+        });
+        made.0
     })
 }
 

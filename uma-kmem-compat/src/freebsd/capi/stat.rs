@@ -3,10 +3,10 @@
 use core::ffi::{c_char, c_int, c_ulong, c_void};
 use core::ptr;
 use std::fmt::Write;
-use std::sync::{Mutex, PoisonError};
 
 use super::boundary;
 use super::{ZoneHandle, zone};
+use crate::common::fork::Lock;
 use crate::common::text;
 use crate::freebsd::shared::WARNINGS;
 use crate::freebsd::{kmem_limit, kmem_total, set_kmem_limit, types};
@@ -27,7 +27,7 @@ struct Named {
 // SAFETY: the pointer is to a variable of the program, which is there for good.
 unsafe impl Send for Named {}
 
-static NAMED: Mutex<Vec<Named>> = Mutex::new(Vec::new());
+static NAMED: Lock<Vec<Named>> = Lock::new(Vec::new());
 
 /// Gives a name to the limit, or the occupancy, of the zone in a variable: that of the parent (`_kern_ipc` reads
 /// `kern.ipc`), a dot, and its own.
@@ -50,7 +50,7 @@ unsafe extern "C" fn uma_freebsd_sysctl_add(
             None => parent.into_owned(),
         };
         let named = Named { name: format!("{parent}.{name}"), zone, cur: cur != 0 };
-        NAMED.lock().unwrap_or_else(PoisonError::into_inner).push(named);
+        NAMED.lock().push(named);
     });
 }
 
@@ -197,7 +197,7 @@ fn malloc_table() -> String {
 ///
 /// As [`Call::bytes`].
 unsafe fn named(name: &str, call: &Call) -> c_int {
-    let all = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = NAMED.lock();
     let Some(found) = all.iter().find(|named| named.name == name) else { return NO_ENTRY };
     let (variable, cur) = (found.zone, found.cur);
     drop(all);

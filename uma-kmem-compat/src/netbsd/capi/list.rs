@@ -1,14 +1,12 @@
 //! All pools of C, for those who look at every one of them.
 //!
 //! Locks: whose turn it is, and below that the list's, a leaf. Nothing is called under them: who visits a pool counts itself there first, and
-//! `destroy` waits until nobody does. (It is of the standard library: a child of fork(2) must not make or end
-//! pools if another thread was doing so.)
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
+//! `destroy` waits until nobody does. In the copy of a process, nobody visits: those threads are gone.
 
 use super::{Bound, CPool, POOLS};
 use crate::common::Handle;
-use crate::sync::Ordering;
+use crate::common::fork::{Guard, Lock, on_copy};
+use crate::sync::{AtomicBool, Ordering};
 
 struct Entry {
     at: *mut CPool,
@@ -18,13 +16,27 @@ struct Entry {
 // SAFETY: the pointers are compared, or followed under the rules above.
 unsafe impl Send for Entry {}
 
-static ALL: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
+static ALL: Lock<Vec<Entry>> = Lock::new(Vec::new());
 
-fn all() -> MutexGuard<'static, Vec<Entry>> {
-    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+fn all() -> Guard<'static, Vec<Entry>> {
+    ALL.lock()
+}
+
+/// Nobody visits in the copy of a process.
+fn nobody_visits() {
+    for entry in all().iter() {
+        // SAFETY: as in `next`.
+        if let Ok(bound) = unsafe { POOLS.get(entry.handle) } {
+            bound.visitors.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 pub(super) fn add(at: *mut CPool, handle: *mut Handle<Bound>) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        on_copy(nobody_visits);
+    }
     all().push(Entry { at, handle });
 }
 
@@ -40,7 +52,9 @@ struct Visit<'a>(&'a Bound);
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        self.0.visitors.fetch_sub(1, Ordering::Release);
+        // Not below 0: a hook may have forked, and this be the copy, in which the visit was not counted any more.
+        let less = |visitors: usize| visitors.checked_sub(1);
+        let _ = self.0.visitors.fetch_update(Ordering::Release, Ordering::Relaxed, less);
     }
 }
 
@@ -79,11 +93,11 @@ pub(super) fn for_each(mut visit: impl FnMut(*mut CPool, &Bound)) {
 
 /// Calls `visit` with the pool after the one of the last call that has pages, if there is any.
 pub(super) fn in_turn<T>(visit: impl FnOnce(*mut CPool, &Bound) -> T) -> Option<T> {
-    static LAST: Mutex<usize> = Mutex::new(0);
+    static LAST: Lock<usize> = Lock::new(0);
     let count = all().len();
     for _ in 0..count {
         let found = {
-            let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = LAST.lock();
             let after = all().iter().map(|entry| entry.at).find(|at| at.addr() == *last);
             let found = next(after)?;
             *last = found.0.addr();

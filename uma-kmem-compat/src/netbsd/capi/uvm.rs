@@ -8,9 +8,12 @@ use core::num::NonZeroUsize;
 use core::ptr::{self, NonNull};
 use std::sync::OnceLock;
 
+use uma::HostLock;
+use uma::core::Process;
 use uma_backend_mmap::map::{KmFlags, Map, MapConfig, MapError, MapFault, MapFlags};
 
 use super::bad;
+use crate::common::fork::{Forks, Listed, once};
 use super::boundary;
 use crate::common::{BadHandle, Handle, Handles, text};
 use crate::netbsd::SYSTEM;
@@ -24,7 +27,7 @@ struct CMap {
 /// A map that C has.
 #[repr(C)]
 struct BoundMap {
-    map: Map,
+    map: Listed<Map<HostLock>>,
     own: CMap,
 }
 
@@ -68,6 +71,17 @@ fn config(name: &str, flags: c_int) -> MapConfig {
     MapConfig::new(name).flags(all)
 }
 
+impl Forks for Map<HostLock> {
+    fn prefork(&self) {
+        self.prefork();
+    }
+
+    unsafe fn postfork(&self, process: Process) {
+        // SAFETY: passed on from the caller.
+        unsafe { self.postfork(process) }
+    }
+}
+
 /// The map of a `struct vm_map`, or a report.
 ///
 /// # Safety
@@ -95,8 +109,9 @@ unsafe fn map<'a>(function: &'static str, at: *const CMap) -> Option<&'a BoundMa
 /// # Safety
 ///
 /// It is null, or can be written.
-unsafe fn insert(map: Map, at: *mut CMap) -> *mut CMap {
-    let handle = MAPS.insert(BoundMap { map, own: CMap { handle: ptr::null_mut() } });
+unsafe fn insert(map: Map<HostLock>, at: *mut CMap) -> *mut CMap {
+    let handle =
+        MAPS.insert(BoundMap { map: Listed::new(map), own: CMap { handle: ptr::null_mut() } });
     // SAFETY: the handle is new, so nobody else has the map yet; the storage can be written.
     unsafe {
         let at = if at.is_null() { &raw mut (*MAPS.value(handle)).own } else { at };
@@ -121,8 +136,8 @@ extern "C" fn uma_netbsd_kernel_map() -> *mut CMap {
     unsafe impl Sync for Shared {}
     static KERNEL_MAP: OnceLock<Shared> = OnceLock::new();
     boundary("kernel_map", || {
-        let made = KERNEL_MAP.get_or_init(|| {
-            let new = |size| Map::new(config("kernel", 1), size).ok();
+        let made = once(&KERNEL_MAP, || {
+            let new = |size| Map::with_lock(config("kernel", 1), size).ok();
             // SAFETY: null is allowed.
             let shared = |map| Shared(unsafe { insert(map, ptr::null_mut()) });
             KERNEL.into_iter().find_map(new).map_or(Shared(ptr::null_mut()), shared)
@@ -146,7 +161,7 @@ unsafe extern "C" fn uma_netbsd_vm_map_create(
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.
         let name = unsafe { text(name) }.unwrap_or_default();
-        match Map::new(config(&name, flags), size) {
+        match Map::with_lock(config(&name, flags), size) {
             // SAFETY: null is allowed.
             Ok(map) => unsafe { insert(map, ptr::null_mut()) },
             Err(error) => {

@@ -8,6 +8,7 @@ use uma_vmem::{Constraints, SegmentKind};
 
 use super::boundary;
 use super::{ARENAS, VmemHandle, arena, bad};
+use crate::common::fork::once;
 use crate::common::text;
 use crate::solaris::SYSTEM;
 use crate::solaris::vmem::{Alloc, AllocMore, Free, Importer, Parent, Vmem, imports_more};
@@ -359,7 +360,7 @@ extern "C" fn uma_solaris_heap_arena() -> *mut VmemHandle {
     unsafe impl Sync for Whole {}
     static HEAP: OnceLock<Whole> = OnceLock::new();
     boundary("heap_arena", || {
-        HEAP.get_or_init(|| {
+        once(&HEAP, || {
             let page = 4096;
             Whole(match Vmem::new("heap", page, Parent::Heap, 0, 0) {
                 Ok(arena) => ARENAS.insert(Arc::new(arena)),
