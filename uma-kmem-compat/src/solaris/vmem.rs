@@ -17,8 +17,8 @@ use uma_vmem::{
 };
 
 use super::{Km, SYSTEM, kmem_reap};
-use crate::common::fork::{Listed, Lock};
 use crate::common::boundary;
+use crate::common::fork::{Listed, Lock};
 use crate::common::objects::Backing;
 
 /// `VM_BESTFIT`, `VM_FIRSTFIT`, `VM_NEXTFIT`.

@@ -13,8 +13,8 @@ use uma::core::Process;
 use uma_backend_mmap::map::{KmFlags, Map, MapConfig, MapError, MapFault, MapFlags};
 
 use super::bad;
-use crate::common::fork::{Forks, Listed, once};
 use super::boundary;
+use crate::common::fork::{Forks, Listed, once};
 use crate::common::{BadHandle, Handle, Handles, text};
 use crate::netbsd::SYSTEM;
 
