@@ -309,6 +309,23 @@ fn hanging() {
     assert!(!error.to_string().contains("no further"), "{error}");
 }
 
+/// A library that was closed goes on: threads and handlers for fork(2) lead into it.
+#[test]
+fn it_cannot_be_unloaded() {
+    if !has("gcc") {
+        say("NOT RUN: a library that is closed, because there is no gcc");
+        return;
+    }
+    let source = Path::new(HERE).join("tests/c/unload.c");
+    let program = work().join("unload");
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-std=c11", "-g", "-pthread"]).args(WARNINGS).arg(&source).arg("-o").arg(&program);
+    failure("gcc unload.c", gcc.arg("-ldl").output()).unwrap_or_else(|error| panic!("{error}"));
+    let mut command = Command::new(&program);
+    command.arg(libraries().join("libuma_kmem_compat.so"));
+    failure("unload", command.output()).unwrap_or_else(|error| panic!("{error}"));
+}
+
 #[test]
 fn headers_alone() {
     let headers = files(&Path::new(HERE).join("include"), "h");

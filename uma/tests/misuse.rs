@@ -272,9 +272,42 @@ fn run_with(name: &str, tier: Tier, wish: &str) -> (ExitStatus, String) {
     (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Runs one row of the matrix.
+/// What `docs/hardening.md` says of a test, in the order of `TIERS`.
+fn documented(test: &str) -> [String; 4] {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/hardening.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let row = page.lines().find(|line| line.ends_with(&format!("| `{test}` |")));
+    let row = row.unwrap_or_else(|| panic!("docs/hardening.md has no row of {test}"));
+    let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+    // It has the tiers in another order.
+    [2, 4, 5, 3].map(|column| cells[column].to_owned())
+}
+
+/// Whether a cell of the table says what the test is about to see.
+fn says(cell: &str, end: &End<'_>) -> bool {
+    let letter = cell.split([' ', ',']).next().unwrap_or_default();
+    match end {
+        End::Abort(_) => matches!(letter, "D" | "F" | "L" | "S") && !cell.contains("faults"),
+        End::Panic(_) => cell.starts_with("L (at the slab)"),
+        End::Fault => matches!(letter, "D" | "S") && cell.contains("faults"),
+        // Of a read, which nobody reports, and of leaks.
+        End::Report(_) => letter == "-" || !matches!(letter, "D" | "F" | "L" | "S"),
+        End::Nothing => letter == "-",
+    }
+}
+
+/// Runs one row of the matrix, which is a row of `docs/hardening.md`, or one of several that are the same there.
 #[track_caller]
 fn row(name: &str, ends: [End<'_>; 4]) {
+    let test = match name {
+        "wrong_plain_zone" => "wrong_zone",
+        "interior_free_of_a_free_item" => "interior_free",
+        "write_after_free_to_the_last_byte" => "write_after_free",
+        name => name,
+    };
+    for ((tier, end), cell) in TIERS.into_iter().zip(&ends).zip(documented(test)) {
+        assert!(says(&cell, end), "docs/hardening.md says of {name} in {tier:?}: {cell}");
+    }
     for (tier, end) in TIERS.into_iter().zip(ends) {
         let (status, text) = run(name, tier);
         let told = |words: &[&str]| {
@@ -393,6 +426,8 @@ fn overflow() {
 /// Only a tier with guard pages stops it for sure. What else it meets depends on what lies behind.
 #[test]
 fn long_overflow() {
+    let cells = documented("long_overflow");
+    assert_eq!(cells, ["-", "D, faults", "-", "S, faults"]);
     for tier in [Tier::Hardened, Tier::Sampled] {
         let (status, text) = run("long_overflow", tier);
         assert_eq!(status.signal(), Some(libc::SIGSEGV), "{tier:?}: {status}\n{text}");
