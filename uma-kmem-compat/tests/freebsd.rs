@@ -202,3 +202,87 @@ fn memory_has_a_type() {
     of.end();
     assert!(freebsd::types().iter().all(|of| of.name() != "rust"));
 }
+
+#[test]
+fn what_a_realloc_adds_is_zero() {
+    let of = Type::new("grown", "grown memory");
+    let at = freebsd::malloc(100, &of, M::WAITOK).cast::<u8>();
+    // SAFETY: the memory is ours, has so many bytes, and is freed once.
+    unsafe {
+        at.write_bytes(0xff, 128);
+        let at = freebsd::realloc(at.cast(), 5000, &of, M::WAITOK | M::ZERO).cast::<u8>();
+        assert_eq!(at.add(127).read(), 0xff);
+        assert!((128..5000).all(|offset| at.add(offset).read() == 0));
+        freebsd::free(at.cast(), &of);
+    }
+    of.end();
+}
+
+unsafe extern "C-unwind" fn pages(
+    _: *mut c_void,
+    bytes: usize,
+    _: c_int,
+    flag: *mut u8,
+    _: c_int,
+) -> *mut c_void {
+    PAGES.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the flag is the zone's, for us to write; the size is not 0.
+    unsafe {
+        flag.write(1);
+        std::alloc::alloc(std::alloc::Layout::from_size_align(bytes, 4096).unwrap()).cast()
+    }
+}
+
+unsafe extern "C-unwind" fn no_pages(at: *mut c_void, bytes: usize, _: u8) {
+    PAGES.fetch_sub(1, Ordering::Relaxed);
+    let layout = std::alloc::Layout::from_size_align(bytes, 4096).unwrap();
+    // SAFETY: they came from there with this layout.
+    unsafe { std::alloc::dealloc(at.cast(), layout) };
+}
+
+static PAGES: AtomicI64 = AtomicI64::new(0);
+
+#[test]
+fn functions_are_set_before_the_first_item_and_not_later() {
+    let zone = Zone::create("cold", 48, 7, ZoneFlags::empty()).unwrap();
+    // SAFETY: the functions are as they have to be, and the callbacks do not touch the item.
+    unsafe {
+        assert!(zone.set_pages(Some(pages), Some(no_pages)));
+        assert!(zone.set_init_fini(None, None));
+        let item = zone.alloc(M::NOWAIT).unwrap();
+        assert!(PAGES.load(Ordering::Relaxed) > 0);
+        assert!(!zone.set_pages(None, None) && !zone.set_init_fini(None, None));
+        zone.free(item);
+    }
+    zone.destroy();
+    assert_eq!(PAGES.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn an_item_for_each_cpu() {
+    let zone = Zone::create("pcpu", 8, 7, ZoneFlags::PCPU).unwrap();
+    let item = zone.alloc_pcpu(M::WAITOK | M::ZERO).unwrap();
+    // SAFETY: the first copy is ours, and the item used no more.
+    unsafe {
+        assert_eq!(item.cast::<u64>().read(), 0);
+        zone.free(item);
+    }
+    zone.destroy();
+}
+
+/// Guard pages are of the host's pages only. In a process of its own, since the environment is read once.
+#[test]
+fn hardened_zones_have_guard_pages() {
+    if std::env::var_os("UMA_DEBUG").is_none() {
+        let me = std::env::current_exe().unwrap();
+        let mut child = std::process::Command::new(me);
+        child.args(["--exact", "hardened_zones_have_guard_pages"]).env("UMA_DEBUG", "hardened");
+        return assert!(child.status().unwrap().success());
+    }
+    let zone = Zone::create("guarded", 100, 7, ZoneFlags::empty()).unwrap();
+    let items: Vec<_> = (0..1000).map(|_| zone.alloc(M::NOWAIT).unwrap()).collect();
+    // SAFETY: they came from this zone and are used no more.
+    items.into_iter().for_each(|item| unsafe { zone.free(item) });
+    zone.reclaim(Reclaim::DrainCpu);
+    zone.destroy();
+}

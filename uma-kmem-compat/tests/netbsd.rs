@@ -169,3 +169,30 @@ fn an_arena_has_what_it_was_given() {
     let leaked = arena.destroy().unwrap_err();
     assert_eq!((leaked.segments, leaked.size), (1, 64));
 }
+
+unsafe extern "C-unwind" fn page(_: *mut c_void, _: c_int) -> *mut c_void {
+    let page = std::alloc::Layout::from_size_align(4096, 4096).unwrap();
+    // SAFETY: the size is not 0.
+    unsafe { std::alloc::alloc(page).cast() }
+}
+
+unsafe extern "C-unwind" fn no_page(_: *mut c_void, at: *mut c_void) {
+    let page = std::alloc::Layout::from_size_align(4096, 4096).unwrap();
+    // SAFETY: it came from there with this layout.
+    unsafe { std::alloc::dealloc(at.cast(), page) };
+}
+
+#[test]
+fn a_cache_on_pages_of_the_users_own() {
+    let callbacks = Callbacks { ctor: None, dtor: None, arg: std::ptr::null_mut() };
+    let pages = PageAllocator { alloc: Some(page), free: Some(no_page), page_size: 4096 };
+    // SAFETY: the functions supply pages, on any thread.
+    let cache = unsafe { PoolCache::create_on("own", 100, PoolArgs::default(), callbacks, pages) };
+    let cache = cache.unwrap();
+    let objects: Vec<_> = (0..100).map(|_| cache.get(PoolFlags::NOWAIT).unwrap()).collect();
+    for (at, object) in objects.into_iter().enumerate() {
+        // SAFETY: it came from this cache and is used no more.
+        unsafe { if at % 2 == 0 { cache.put(object) } else { cache.destruct_object(object) } }
+    }
+    cache.destroy().unwrap();
+}

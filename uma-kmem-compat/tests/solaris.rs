@@ -172,3 +172,31 @@ fn free_most(cache: &KmemCache, then: impl FnOnce(Vec<NonNull<u8>>)) {
     freed.into_iter().for_each(|(_, object)| unsafe { cache.free(object) });
     then(kept.into_iter().map(|(_, object)| object).collect());
 }
+
+/// Beyond what slabs can have, an object is a run of pages.
+#[test]
+fn an_object_of_more_than_a_gibibyte() {
+    let size = (1 << 30) + 100;
+    let cache = KmemCache::create("huge", size, 0, Kmc::empty()).unwrap();
+    let object = cache.alloc(Km::NOSLEEP).unwrap();
+    // SAFETY: it has so many bytes, is ours, and is used no more.
+    unsafe {
+        object.write(1);
+        object.add(size - 1).write(2);
+        cache.free(object);
+    }
+    cache.destroy().unwrap();
+    let error = KmemCache::create("odd", size, 24, Kmc::empty()).unwrap_err();
+    assert!(matches!(error, CreateError::Config(_)), "{error}");
+}
+
+/// Pages that were set aside go with the cache.
+#[test]
+fn a_reserve_ends_with_its_cache() {
+    let cache = KmemCache::create("reserve", 500, 0, Kmc::empty()).unwrap();
+    let objects: Vec<_> =
+        (0..100).map(|_| cache.alloc(Km::NOSLEEP | Km::PUSHPAGE).unwrap()).collect();
+    // SAFETY: they are ours, and used no more.
+    objects.into_iter().for_each(|object| unsafe { cache.free(object) });
+    drop(cache);
+}

@@ -40,8 +40,8 @@ use uma::mmap::sys::Kernel;
 use uma::mmap::{Config, HugePages, MmapPages, MmapStats};
 use uma::stream::{Record, Stream, StreamError};
 use uma::{
-    AllocPages, AtLimit, Busy, CacheZone, Cached, FnObject, FnPages, Foreign, FreePages, GroupIn,
-    Hold, Host, HostAccess, HostCpus, HostLock, InUse, Json, Maintenance, ObjectCache,
+    AllocPages, AtLimit, Busy, CacheZone, Cached, FnObject, FnPages, Foreign, ForkLocks, FreePages,
+    GroupIn, Hold, Host, HostAccess, HostCpus, HostLock, InUse, Json, Maintenance, ObjectCache,
     ObjectCacheBuilder, ObjectHooks, Over, OwnSlabs, PaddedSlabs, Park, Prefilled, Primary,
     Prometheus, RawZone, RawZoneBuilder, Registry, Rejected, Reserved, SecondaryZone, Slabs, Stack,
     Stat, Supply, Table, Wishes, WithPages, Zone, ZoneBox, ZoneBuilder, ZoneError, ZoneFlags,
@@ -375,6 +375,7 @@ shared![
     AllocPages,
     AtLimit,
     FnPages,
+    ForkLocks,
     FreePages,
     GroupIn<Host>,
     Host,
