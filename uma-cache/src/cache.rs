@@ -101,6 +101,9 @@ pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     /// Items that were fetched from the source by the bucket, in this period.
     pub(crate) fetched: AtomicUsize,
     pub(crate) depot: Mutex<L, Depot>,
+    /// Held from taking buckets out of slots until what was done with them is counted and they are in the
+    /// depot or back: whoever counts after that misses nothing. Taken before the depot's lock.
+    pub(crate) hands: Mutex<L, ()>,
     /// Threads that have items in hand for longer than a moment (see [`Busy`]).
     pub(crate) busy: AtomicUsize,
     /// Callers that are about to fail for want of items: what is taken out of a slot only to be counted
@@ -134,6 +137,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
                 bound: AtomicU64::new(u64::MAX),
                 fetched: AtomicUsize::new(0),
                 depot: Mutex::const_new(L::INIT, Depot::new()),
+                hands: Mutex::const_new(L::INIT, ()),
                 busy: AtomicUsize::new(0),
                 hungry: AtomicUsize::new(0),
                 frozen: AtomicBool::new(false),
@@ -311,6 +315,7 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
             self.percpu.relax();
         }
         self.collect();
+        core::mem::forget(self.hands.lock());
         self.percpu.prefork(self.slots());
         core::mem::forget(self.depot.lock());
         self.source.prefork();
@@ -322,11 +327,12 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
             self.busy.store(0, Ordering::SeqCst);
             self.hungry.store(0, Ordering::SeqCst);
         }
-        // SAFETY: the caller called `prefork`, which forgot the guard; the rest is passed on.
+        // SAFETY: the caller called `prefork`, which forgot the guards; the rest is passed on.
         unsafe {
             self.source.postfork(process);
             self.depot.force_unlock();
             self.percpu.postfork(self.slots());
+            self.hands.force_unlock();
         }
         self.frozen.store(false, Ordering::SeqCst);
     }

@@ -120,8 +120,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         empty
     }
 
-    /// Takes the buckets of all CPUs and hands each over, harvested or not as it is. `each` must not
-    /// unwind.
+    /// Takes the buckets of all CPUs and hands each over, harvested or not as it is, with the lock on
+    /// [`hands`](BucketCache::hands). `each` must not unwind, and take no lock but the depot's.
     fn detach_all(&self, each: &mut dyn FnMut(usize, Which, Owned)) {
         for first in (0..self.slots().count()).step_by(GROUP) {
             self.detach_group(first, each);
@@ -132,6 +132,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     fn detach_group(&self, first: usize, each: &mut dyn FnMut(usize, Which, Owned)) {
         let slots = self.slots();
         let group = first..slots.count().min(first + GROUP);
+        let _hands = self.hands.lock();
         let mut taken = [(Bucket::empty(), Bucket::empty()); GROUP];
         let mut any = false;
         for (slot, pair) in group.clone().filter_map(|cpu| slots.get(cpu)).zip(&mut taken) {

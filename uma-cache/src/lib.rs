@@ -36,8 +36,10 @@
 //!
 //! # Lock order
 //!
-//! The depot's lock is a leaf: under it only bucket lists are linked. The source, its hooks and the
-//! metadata supplier are called with no lock held. With [`CpuLocks`] a slot's lock is a leaf too.
+//! Whoever takes buckets out of slots (a drain, the census) holds a lock until they are counted and in the
+//! depot or back. Under it he passes the fence, which with [`CpuLocks`] takes the lock of each slot for a
+//! moment, and takes the depot's lock. Those two are leaves: under the depot's only bucket lists are linked. The
+//! source, its hooks and the metadata supplier are called with no lock held.
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -164,6 +164,26 @@ models! {
         stack.over_after(1 + again);
     }
 
+    /// Where nobody allocates or frees, the census is exact, whoever else drains or counts.
+    fn the_census_beside_others<C>(2) {
+        let stack = Stack::<C>::new(2, PAIRS);
+        let item = stack.take(Request::NOWAIT).unwrap();
+        assert!(stack.use_one(Request::NOWAIT));
+        let (one, two) = (stack.clone(), stack.clone());
+        let census = spawn(move || {
+            on(1);
+            let stats = one.stats();
+            assert_eq!((stats.allocs, stats.used()), (2, 1), "{stats:?}");
+        });
+        let drain = spawn(move || two.reclaim(Reclaim::DrainCpu));
+        let stats = stack.stats();
+        assert_eq!((stats.allocs, stats.used()), (2, 1), "{stats:?}");
+        join(census);
+        join(drain);
+        stack.give(item);
+        stack.over_after(2);
+    }
+
     /// Batches through the slots and the depot, beside single items on the same CPU.
     fn batches_on_one_cpu<C>(3) {
         let stack = Stack::<C>::new(3, TINY);

@@ -3,6 +3,7 @@
 use std::alloc::Layout;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -119,6 +120,32 @@ fn items_on_cpus_add_up() {
     assert_eq!(cpus, (0..Host.registry_cpus()).collect::<Vec<_>>(), "every CPU once, in order");
     held.zone.reclaim(Reclaim::Drain);
     assert_eq!(held.zone.stats().cached, sum, "the depot is empty, the rest is on CPUs");
+}
+
+/// What users did is counted exactly while others count too, and while caches are drained.
+#[test]
+fn counts_are_exact_beside_others_that_count() {
+    let _alone = alone();
+    let held = Held::new("counted by many", 64, 100, 900);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let count = || {
+            for _ in 0..2_000 {
+                let stats = held.zone.stats();
+                assert_eq!((stats.allocs, stats.used()), (1_000, 100));
+            }
+        };
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                held.zone.reclaim(Reclaim::Trim);
+                std::thread::yield_now();
+            }
+        });
+        let all = [scope.spawn(count), scope.spawn(count)];
+        let all = all.map(|thread| thread.join());
+        done.store(true, Ordering::Relaxed);
+        assert!(all.iter().all(Result::is_ok));
+    });
 }
 
 #[test]
