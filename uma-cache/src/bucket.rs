@@ -72,16 +72,19 @@ impl Bucket {
         NonNull::from_ref(&EMPTY)
     }
 
+    /// A cache line.
+    const LINE: usize = 64;
     /// Where the items lie from the header.
     pub(crate) const ITEMS: usize = core::mem::offset_of!(Self, items);
     /// Where the capacity lies from the header.
     #[cfg(feature = "rseq")]
     pub(crate) const CAPACITY_AT: usize = core::mem::offset_of!(Self, capacity);
 
-    /// The memory of a bucket with room for `capacity` items.
+    /// The memory of a bucket with room for `capacity` items. It begins with a cache line, so that no two buckets,
+    /// which may be those of two CPUs, share one.
     const fn layout(capacity: u16) -> Layout {
         let size = Self::ITEMS + capacity as usize * size_of::<Item>();
-        match Layout::from_size_align(size, align_of::<Self>()) {
+        match Layout::from_size_align(size.next_multiple_of(Self::LINE), Self::LINE) {
             Ok(layout) => layout,
             // 65,535 pointers are far from overflowing.
             Err(_) => panic!("a bucket's layout cannot overflow"),

@@ -31,12 +31,12 @@ pub struct CacheConfig {
 impl CacheConfig {
     /// Bytes in the items of one grown bucket, and in those that the depot keeps for each CPU. (They cost
     /// no memory that the source would not keep as well: a keg holds its slabs until it is reclaimed.)
-    const BUCKET_BYTES: usize = 256 << 10;
+    const BUCKET_BYTES: usize = 1 << 20;
     const DEPOT_BYTES: usize = 16 << 20;
     /// The largest item that is cached.
     const LARGEST: usize = 1 << 20;
 
-    /// What suits items of `size` bytes. Buckets begin as FreeBSD's do and grow to 256 KiB of items; the
+    /// What suits items of `size` bytes. Buckets begin as FreeBSD's do and grow to 1 MiB of items; the
     /// depot keeps up to 16 MiB of items for each CPU, and at least two grown buckets. Items above 1 MiB are
     /// not cached: each CPU would hold many of them, and their use costs more than to fetch them.
     pub const fn for_size(size: usize) -> Self {

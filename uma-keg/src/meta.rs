@@ -8,6 +8,9 @@
 //!        `------------------------> P <--------------------'
 //! ```
 //!
+//! Pieces of 256 bytes and more lie a cache line further apart than their class, so that slots and the headers of
+//! buckets, which every hit touches, are spread over all sets of a CPU's caches.
+//!
 //! The kegs have headers inside and nothing in front of them, so whatever needs memory here leads
 //! straight to the page supplier and never back.
 //!
@@ -36,6 +39,8 @@ const SMALLEST: usize = 16;
 const LARGEST: usize = 4096;
 /// A cache line. More would leave most of a small slab unused.
 const MOST_ALIGN: usize = 64;
+/// Classes from here on are spread over the sets of caches.
+const COLOURED: usize = 256;
 const CLASSES: usize = (LARGEST.ilog2() - SMALLEST.ilog2()) as usize + 1;
 
 /// [`Metadata`] by kegs without caches, one per power of two from 16 to 4096 bytes; larger pieces are
@@ -93,8 +98,15 @@ impl<P: PageSupplier + Copy, L: RawMutex> MetaKegs<P, L> {
         }
     }
 
+    /// How far pieces of a class are apart. From [`COLOURED`] on, a cache line more than the class: else one CPU's
+    /// slots, and the headers of all buckets, would lie in few sets of its caches, and often in those that the
+    /// first words of items lie in.
+    const fn stride(class: usize) -> usize {
+        if class < COLOURED { class } else { class + MOST_ALIGN }
+    }
+
     const fn class(pages: P, slabs: SlabConfig, class: usize) -> Keg<P, L> {
-        let size = SMALLEST << class;
+        let size = Self::stride(SMALLEST << class);
         let align = if size < MOST_ALIGN { size } else { MOST_ALIGN };
         let Ok(item) = Layout::from_size_align(size, align) else {
             panic!("a power of two is a good alignment");
