@@ -11,6 +11,9 @@ mod pipe;
 mod ring;
 mod scaling;
 mod segments;
+#[cfg(test)]
+mod shared_lines;
+mod simulated;
 pub(crate) mod system;
 mod zones;
 
@@ -139,6 +142,12 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         noisy: true,
     },
     Workload { name: "scaling", about: "more threads, more zones", run: scaling::run, noisy: true },
+    Workload {
+        name: "cpus",
+        about: "128 virtual CPUs: how often the depot is asked",
+        run: simulated::run,
+        noisy: false,
+    },
     Workload {
         name: "vmem",
         about: "arenas of 10 to 1,000,000 segments",
