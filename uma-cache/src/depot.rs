@@ -1,5 +1,7 @@
 //! Whole buckets, shared by all CPUs.
 
+use core::ops::RangeInclusive;
+
 use crate::bucket::{List, Owned};
 use crate::demand::Demand;
 
@@ -38,6 +40,16 @@ impl Depot {
     /// Takes a bucket without items.
     pub(crate) fn take_empty(&mut self) -> Option<Owned> {
         self.empty.pop()
+    }
+
+    /// The same, if the next one has a size of these.
+    pub(crate) fn take_empty_of(&mut self, sizes: RangeInclusive<u16>) -> Option<Owned> {
+        let bucket = self.empty.pop()?;
+        if sizes.contains(&bucket.capacity()) {
+            return Some(bucket);
+        }
+        self.empty.push(bucket);
+        None
     }
 
     /// Keeps a harvested bucket, whatever is in it.

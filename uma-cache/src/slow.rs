@@ -12,6 +12,8 @@
 //! A bucket in a thread's hand is held by [`Hand`], which puts it into the depot if a hook unwinds; an
 //! item that was taken for the caller by [`Taken`], which gives it back then.
 
+use core::ops::RangeInclusive;
+
 use lock_api::{MutexGuard, RawMutex};
 use uma_core::{AllocError, Item, ItemSource, Metadata, Request};
 
@@ -210,12 +212,19 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             drop(spare.install(Which::Alloc).install(Which::Free));
             drop(underway);
             core::mem::forget(taken);
-        } else if let Some(mut full) = self.take_full() {
+        } else if let Some(mut full) = self.trade_in(&mut spare) {
             let Some(first) = full.bucket.pop() else { return Ok(None) };
             item = [first];
             let taken = Taken { cache: self, items: &item };
-            drop(full.install(Which::Alloc));
-            drop(spare.install(Which::Free));
+            let emptied = full.install(Which::Alloc);
+            // An empty bucket stays as the CPU's `free` bucket: the spare one or, if the depot took that, the
+            // old `alloc` bucket.
+            if spare.bucket.is_none() {
+                drop(emptied.install(Which::Free));
+            } else {
+                drop(emptied);
+                drop(spare.install(Which::Free));
+            }
             drop(underway);
             core::mem::forget(taken);
         } else {
@@ -257,7 +266,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             drop(full.install(Which::Free));
             return true;
         }
-        let Some(mut empty) = self.take_empty() else {
+        let Some(mut empty) = self.trade_off(&mut full) else {
             drop(full.install(Which::Free));
             return false;
         };
@@ -276,6 +285,43 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         Some(Hand { cache: self, bucket })
     }
 
+    /// Trades an empty bucket, or none, for a full one of the depot, in one visit. If the depot wants no more
+    /// empty ones, it stays in hand.
+    fn trade_in(&self, empty: &mut Hand<'_, S, C, L, M>) -> Option<Hand<'_, S, C, L, M>> {
+        self.count(empty.bucket.harvest());
+        let mut depot = self.lock_depot();
+        let bucket = depot.take_full()?;
+        self.put_in_hand(&mut depot, empty);
+        drop(depot);
+        Some(Hand { cache: self, bucket })
+    }
+
+    /// Trades a full bucket for an empty one, of the depot or new. If the depot has enough, or there was no empty
+    /// one, it stays in hand.
+    fn trade_off(&self, full: &mut Hand<'_, S, C, L, M>) -> Option<Hand<'_, S, C, L, M>> {
+        self.count(full.bucket.harvest());
+        let mut depot = self.lock_depot();
+        let Some(bucket) = depot.take_empty_of(self.sizes()) else {
+            drop(depot);
+            return self.take_empty();
+        };
+        self.put_in_hand(&mut depot, full);
+        drop(depot);
+        Some(Hand { cache: self, bucket })
+    }
+
+    /// Leaves a harvested bucket in hand to the depot, unless that has enough.
+    fn put_in_hand(&self, depot: &mut Depot, hand: &mut Hand<'_, S, C, L, M>) {
+        let bucket = core::mem::replace(&mut hand.bucket, Owned::none());
+        if bucket.is_none() {
+            return;
+        }
+        // The bound is asked for under the lock: whoever lowers it empties the depot afterwards.
+        if let Err(bucket) = depot.put_bounded(bucket, self.depot_most()) {
+            hand.bucket = bucket;
+        }
+    }
+
     /// Takes a full bucket of the depot in hand.
     pub(crate) fn take_full(&self) -> Option<Hand<'_, S, C, L, M>> {
         let bucket = self.lock_depot().take_full()?;
@@ -290,19 +336,21 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     /// An empty bucket, from the depot or new. Those from before the buckets grew, or were bounded, are given
     /// up.
     fn empty_bucket(&self) -> Option<Owned> {
-        let largest = self.largest.load(Ordering::Relaxed);
-        let capacity = self.new_capacity();
+        let sizes = self.sizes();
         loop {
             let kept = self.lock_depot().take_empty();
             match kept {
-                Some(bucket) if (capacity..=largest).contains(&bucket.capacity()) => {
-                    return Some(bucket);
-                }
+                Some(bucket) if sizes.contains(&bucket.capacity()) => return Some(bucket),
                 Some(unfit) => unfit.delete_in(&self.metadata),
-                None if capacity == 0 => return None,
-                None => return Owned::new_in(&self.metadata, capacity, self.bookkeeping),
+                None if *sizes.start() == 0 => return None,
+                None => return Owned::new_in(&self.metadata, *sizes.start(), self.bookkeeping),
             }
         }
+    }
+
+    /// Sizes of buckets that may be filled: from that of new ones to the largest.
+    fn sizes(&self) -> RangeInclusive<u16> {
+        self.new_capacity()..=self.largest.load(Ordering::Relaxed)
     }
 
     /// Items that a new bucket has room for.
