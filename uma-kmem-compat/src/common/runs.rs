@@ -103,6 +103,14 @@ impl Runs {
         found
     }
 
+    /// Whether there is a run of this layout.
+    pub(crate) fn has(&self, layout: Layout) -> bool {
+        let found = self.find(layout);
+        let has = found.is_some();
+        found.into_iter().for_each(|run| self.push(run));
+        has
+    }
+
     /// Puts back what is left of all nodes.
     ///
     /// # Safety

@@ -13,12 +13,12 @@
 //!   that come back meanwhile stay where they are until that is over, and no memory inside of slabs is given
 //!   back as long as the cache may be asked to move.
 //!
-//! The lists are stacks without locks: one pushes, or takes all. So they are whole in a child of fork(2).
+//! Both lists are [`Runs`], without locks, so they are whole in a child of fork(2).
 
 use core::alloc::Layout;
 use core::fmt;
 use core::mem::MaybeUninit;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,72 +30,8 @@ use uma::debug::{FRAMES, Report, Verdict};
 use uma::{Hardening, Host, Platform, Registry};
 
 use super::lock::Guarded;
-use crate::common::System;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-
-/// Runs of pages that nobody uses.
-struct Runs {
-    first: AtomicPtr<Node>,
-}
-
-struct Node {
-    run: PageRun,
-    next: *mut Node,
-}
-
-impl Runs {
-    const fn new() -> Self {
-        Self { first: AtomicPtr::new(ptr::null_mut()) }
-    }
-
-    fn push(&self, run: PageRun) {
-        let node = Box::into_raw(Box::new(Node { run, next: ptr::null_mut() }));
-        let mut first = self.first.load(Ordering::Relaxed);
-        loop {
-            // SAFETY: the node is ours until it is on the stack.
-            unsafe { (*node).next = first };
-            let (order, failed) = (Ordering::Release, Ordering::Relaxed);
-            match self.first.compare_exchange_weak(first, node, order, failed) {
-                Ok(_) => return,
-                Err(now) => first = now,
-            }
-        }
-    }
-
-    fn take(&self) -> Vec<PageRun> {
-        let mut runs = Vec::new();
-        // Acquire: the nodes are as `push` wrote them.
-        let mut at = self.first.swap(ptr::null_mut(), Ordering::Acquire);
-        while !at.is_null() {
-            // SAFETY: `push` got it from a box, and the swap made it ours.
-            let node = unsafe { Box::from_raw(at) };
-            at = node.next;
-            runs.push(node.run);
-        }
-        runs
-    }
-
-    /// Takes a run of this layout, if there is one.
-    fn find(&self, layout: Layout) -> Option<PageRun> {
-        let mut found = None;
-        for run in self.take() {
-            if found.is_none() && run.layout() == layout {
-                found = Some(run);
-            } else {
-                self.push(run);
-            }
-        }
-        found
-    }
-
-    /// Whether there is a run of this layout.
-    fn has(&self, layout: Layout) -> bool {
-        let found = self.find(layout);
-        let has = found.is_some();
-        found.into_iter().for_each(|run| self.push(run));
-        has
-    }
-}
+use crate::common::{Runs, System};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
 /// Memory that somebody else hands out, as an arena.
 pub(crate) trait Backing: Send + Sync {
