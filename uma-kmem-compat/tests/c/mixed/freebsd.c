@@ -84,8 +84,10 @@ static uint64_t used_second(void)
 
 static void *get_plain(uint64_t random, size_t *size)
 {
+	int asked = random & 1;
+
 	*size = 64;
-	return uma_zalloc(plain, random & 1 ? M_WAITOK : M_WAITOK | M_ZERO);
+	return zeros(uma_zalloc(plain, asked ? M_WAITOK | M_ZERO : M_WAITOK), *size, asked);
 }
 
 static void put_plain(void *item, size_t size)
@@ -102,8 +104,10 @@ static uint64_t used_plain(void)
 static void *get_any(uint64_t random, size_t *size)
 {
 	*size = 16 + random % 7000;
-	return random & 1024 ? malloc(*size, M_MIXED, M_WAITOK | M_ZERO) :
-			       realloc(malloc(16, M_MIXED, M_WAITOK), *size, M_MIXED, M_WAITOK);
+	if (random & 1024)
+		return zeros(malloc(*size, M_MIXED, M_WAITOK | M_ZERO), *size, 1);
+	/* It grows to its size. */
+	return realloc(malloc(16, M_MIXED, M_WAITOK), *size, M_MIXED, M_WAITOK);
 }
 
 static void put_any(void *memory, size_t size)

@@ -62,6 +62,15 @@ static uint64_t used_plain(void)
 	return uma_linux_kmem_cache_active(plain) - 8;
 }
 
+static void *get_zeros(uint64_t random, size_t *size)
+{
+	int asked = random & 1;
+
+	*size = 192;
+	return zeros(kmem_cache_alloc(plain, asked ? GFP_KERNEL | __GFP_ZERO : GFP_KERNEL), *size,
+		     asked);
+}
+
 static void *get_pooled(uint64_t random, size_t *size)
 {
 	(void)random;
@@ -79,7 +88,7 @@ static void *get_any(uint64_t random, size_t *size)
 {
 	*size = 16 + random % 6000;
 	if (random & 1024)
-		return kzalloc(*size, GFP_KERNEL);
+		return zeros(kzalloc(*size, GFP_KERNEL), *size, 1);
 	/* It grows to its size. */
 	return krealloc(kmalloc(16 + *size / 2, GFP_KERNEL), *size, GFP_KERNEL);
 }
@@ -108,6 +117,7 @@ HITS(plain, UMA_LINUX_MARK_, kmem_cache_alloc(plain, GFP_KERNEL), kmem_cache_fre
 static const struct kind kinds[] = {
 	{ "kmem_cache, constructed", get_object, put_object, used_objects, 0 },
 	{ "kmem_cache, in bulk", get_bulk, put_bulk, used_plain, 0 },
+	{ "kmem_cache", get_zeros, put_bulk, used_plain, 0 },
 	{ "mempool", get_pooled, put_pooled, used_plain, 0 },
 	{ "kmalloc", get_any, put_any, uma_linux_kmalloc_active, 0 },
 };

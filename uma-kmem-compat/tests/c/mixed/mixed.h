@@ -101,6 +101,15 @@ static inline void *built(void *object, size_t *size)
 	return object;
 }
 
+/* Memory that is to be zeros, if so asked for. */
+static inline void *zeros(void *memory, size_t size, int asked)
+{
+	if (memory != NULL && asked)
+		for (size_t at = 0; at < size; at++)
+			CHECK_EQ(((char *)memory)[at], 0);
+	return memory;
+}
+
 #define COUNT(kinds) (sizeof(kinds) / sizeof(*(kinds)))
 
 #endif

@@ -50,8 +50,10 @@ static uint64_t used_objects(void)
 
 static void *get_plain(uint64_t random, size_t *size)
 {
+	int asked = random & 1;
+
 	*size = 72;
-	return pool_get(&plain, random & 1 ? PR_WAITOK : PR_WAITOK | PR_ZERO);
+	return zeros(pool_get(&plain, asked ? PR_WAITOK | PR_ZERO : PR_WAITOK), *size, asked);
 }
 
 static void put_plain(void *item, size_t size)
@@ -87,7 +89,9 @@ static uint64_t used_limited(void)
 static void *get_any(uint64_t random, size_t *size)
 {
 	*size = 16 + random % 9000;
-	return random & 1024 ? kmem_alloc(*size, KM_SLEEP) : kmem_zalloc(*size, KM_SLEEP);
+	if (random & 1024)
+		return kmem_alloc(*size, KM_SLEEP);
+	return zeros(kmem_zalloc(*size, KM_SLEEP), *size, 1);
 }
 
 static void put_any(void *memory, size_t size)

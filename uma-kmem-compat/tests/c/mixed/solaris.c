@@ -66,7 +66,9 @@ static uint64_t used_plain(void)
 static void *get_any(uint64_t random, size_t *size)
 {
 	*size = 16 + random % 5000;
-	return random & 1024 ? kmem_alloc(*size, KM_SLEEP) : kmem_zalloc(*size, KM_SLEEP);
+	if (random & 1024)
+		return kmem_alloc(*size, KM_SLEEP);
+	return zeros(kmem_zalloc(*size, KM_SLEEP), *size, 1);
 }
 
 static void put_any(void *memory, size_t size)

@@ -63,7 +63,9 @@ static uint64_t used_plain(void)
 static void *get_any(uint64_t random, size_t *size)
 {
 	*size = 16 + random % 3000;
-	return random & 1024 ? umem_alloc(*size, UMEM_NOFAIL) : umem_zalloc(*size, UMEM_DEFAULT);
+	if (random & 1024)
+		return umem_alloc(*size, UMEM_NOFAIL);
+	return zeros(umem_zalloc(*size, UMEM_DEFAULT), *size, 1);
 }
 
 static void put_any(void *memory, size_t size)
