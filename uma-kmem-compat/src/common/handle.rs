@@ -370,7 +370,13 @@ const _: () = assert!(
 
 #[cfg(test)]
 mod tests {
-    use super::{BadHandle, Handle, Handles, KEPT_DEAD};
+    use core::ptr::{NonNull, null_mut};
+    use std::alloc::Layout;
+
+    use uma::RawZone;
+    use uma::core::{Item, Request};
+
+    use super::{BadHandle, Handle, Handles, KEPT_DEAD, c_void};
 
     #[test]
     fn what_is_no_handle_is_found_out() {
@@ -409,5 +415,44 @@ mod tests {
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), KEPT_DEAD + 1);
+    }
+
+    #[test]
+    fn a_handle_that_is_used_again_leads_to_its_own_zone() {
+        let zones: Handles<RawZone, 4> = Handles::new();
+        let mut ways = 0;
+        // They stay, so that a way to a wrong one is found there.
+        let mut removed = Vec::new();
+        for _ in 0..3 * KEPT_DEAD {
+            let layout = Layout::from_size_align(64, 8).unwrap();
+            let handle = zones.insert(RawZone::builder("handle", layout).build().unwrap());
+            // SAFETY: it is a handle, and the items come from its zone.
+            unsafe {
+                assert!(zones.pop(handle).is_null());
+                let zone = zones.get(handle).unwrap();
+                let mut item: *mut c_void = zone.alloc(Request::NOWAIT).unwrap().as_ptr().cast();
+                assert!(!zones.push(handle, item));
+                zones.shorten(handle, 7, |front| zone.lend_front(front));
+                assert!(!zones.push(handle, item.byte_add(1)) && !zones.push(handle, null_mut()));
+                // Unless it comes to another CPU just now.
+                let again = (0..100).any(|_| {
+                    if !zones.push(handle, item) {
+                        return false;
+                    }
+                    let again = zones.pop(handle);
+                    item = NonNull::new(again.cast())
+                        .unwrap_or_else(|| zone.alloc(Request::NOWAIT).unwrap().as_non_null())
+                        .as_ptr()
+                        .cast();
+                    !again.is_null()
+                });
+                ways += usize::from(again);
+                zone.free(Item::new(NonNull::new(item.cast()).unwrap()));
+                removed.push(zones.remove(handle).unwrap());
+                assert!(zones.pop(handle).is_null() && !zones.push(handle, item));
+            }
+        }
+        // All, or none where there are no restartable sequences.
+        assert!(ways == 0 || ways == 3 * KEPT_DEAD, "{ways}");
     }
 }
