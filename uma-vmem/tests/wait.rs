@@ -20,6 +20,11 @@ fn arena(size: usize) -> Waiting {
     Arena::create(config, 0, size, HeapMeta::new(), Park).unwrap()
 }
 
+/// Waits, but not for ever: who is not served fails.
+fn patient() -> Request {
+    Request::until(Deadline::at(now() + 20_000_000_000))
+}
+
 fn until(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
@@ -42,7 +47,7 @@ fn served_in_order_as_far_as_it_fits() {
             let before = arena.waiting();
             let (arena, order) = (&arena, &order);
             let handle = scope.spawn(move || {
-                let at = arena.alloc(size, Policy::Best, Request::WAIT).unwrap();
+                let at = arena.alloc(size, Policy::Best, patient()).unwrap();
                 (at, order.fetch_add(1, Ordering::SeqCst))
             });
             until(|| arena.waiting() > before);
@@ -106,7 +111,7 @@ fn a_new_span_serves_who_waits() {
     arena.alloc(1, Policy::Instant, Request::WAIT).unwrap();
     thread::scope(|scope| {
         let waiters: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| arena.alloc(2, Policy::Instant, Request::WAIT).unwrap()))
+            .map(|_| scope.spawn(|| arena.alloc(2, Policy::Instant, patient()).unwrap()))
             .collect();
         until(|| arena.waiting() == 3);
         arena.add(100, 6).unwrap();
@@ -124,7 +129,7 @@ fn a_parent_is_asked_again() {
     let config = ArenaConfig::new("child", 1).unwrap().retry_every(2_000_000);
     let child = Arena::<RawMutex, _, _, _>::xcreate(config, &root, HeapMeta::new(), Park);
     thread::scope(|scope| {
-        let waiter = scope.spawn(|| child.alloc(5, Policy::Instant, Request::WAIT).unwrap());
+        let waiter = scope.spawn(|| child.alloc(5, Policy::Instant, patient()).unwrap());
         until(|| child.waiting() == 1);
         root.free(held, 10).unwrap();
         let at = waiter.join().unwrap();
