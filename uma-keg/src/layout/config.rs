@@ -122,7 +122,7 @@ impl SlabConfig {
     }
 
     /// So many copies of every item, one for each CPU (`UMA_ZONE_PCPU`): copy `n` of an item lies
-    /// [`SlabLayout::copy_distance`] times `n` bytes behind it.
+    /// [`SlabLayout::copy_distance`](super::SlabLayout::copy_distance) times `n` bytes behind it.
     pub const fn copies(self, copies: usize) -> Self {
         Self { copies, ..self }
     }

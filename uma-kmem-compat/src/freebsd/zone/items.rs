@@ -129,8 +129,8 @@ impl Zone {
         }
     }
 
-    /// An item of a zone with [`ZoneFlags::PCPU`] (`uma_zalloc_pcpu`): the pointer is that of the first CPU's copy.
-    /// With [`M::ZERO`] all copies are zeros.
+    /// An item of a zone with [`ZoneFlags::PCPU`](crate::freebsd::ZoneFlags::PCPU) (`uma_zalloc_pcpu`): the pointer
+    /// is that of the first CPU's copy. With [`M::ZERO`] all copies are zeros.
     pub fn alloc_pcpu(&self, flags: M) -> Option<NonNull<u8>> {
         // SAFETY: as in `alloc`.
         unsafe { self.alloc_pcpu_arg(ptr::null_mut(), flags) }
@@ -203,7 +203,7 @@ impl Zone {
     }
 
     /// Frees an item of a zone with SMR, when nobody who may look at it is left (`uma_zfree_smr`): the dtor runs
-    /// then. Not to be called in a section of the zone's [`Smr`].
+    /// then. Not to be called in a section of the zone's [`Smr`](crate::freebsd::Smr).
     ///
     /// # Safety
     ///

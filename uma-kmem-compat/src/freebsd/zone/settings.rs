@@ -52,7 +52,8 @@ impl Zone {
         unsafe { self.shared.maxaction.set(action.map(Era::Today)) }
     }
 
-    /// Keeps so many free items for [`M::USE_RESERVE`] (`uma_zone_reserve`). False for a zone without slabs.
+    /// Keeps so many free items for [`M::USE_RESERVE`](crate::freebsd::M::USE_RESERVE) (`uma_zone_reserve`). False
+    /// for a zone without slabs.
     pub fn reserve(&self, items: u64) -> bool {
         self.engine().set_reserve(items).is_ok()
     }
