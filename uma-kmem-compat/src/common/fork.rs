@@ -41,9 +41,10 @@ static LOCKS: ForkLocks = ForkLocks::new(try_prefork, postfork);
 const PATIENCE: usize = 100;
 
 /// Being inside, until it is dropped.
-struct Inside;
+pub(crate) struct Inside;
 
-fn enter() -> Inside {
+/// Counts this thread in, once no fork is under way.
+pub(crate) fn enter() -> Inside {
     let depth = DEPTH.get();
     DEPTH.set(depth + 1);
     if depth == 0 {

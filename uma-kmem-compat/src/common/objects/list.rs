@@ -6,14 +6,13 @@ use std::sync::{Arc, Weak};
 use uma::{Host, Platform, Reclaim};
 
 use super::Objects;
-use super::lock::{self, Guarded};
+use super::lock::Guarded;
 use crate::common::System;
 use crate::sync::Ordering;
 
 static ALL: Guarded<Vec<Weak<Objects>>> = Guarded::new(Vec::new());
 
 pub(super) fn add(objects: &Arc<Objects>) {
-    lock::install();
     let weak = Arc::downgrade(objects);
     ALL.lock().push(weak);
 }

@@ -1,16 +1,14 @@
 //! The one lock of what caches share beside the engine: lists, queues, the books of moves.
 //!
-//! It is held for a few instructions, and by the thread that forks while the copy of the process is made, so that
-//! what it guards is whole in the child and nobody waits there for a thread that is gone. Nothing of the
-//! user's is called under it, and it is never taken twice: the global allocator and a table are all that may be
-//! used. The handlers for fork(2) are installed after the engine's, with the first cache or heap, so that the lock is
-//! taken before the engine's locks.
+//! It is held for a few instructions, and by nobody when a copy of the process is made: who takes it is counted in
+//! first (see [`fork`]). So what it guards is whole in the child, and nobody waits there for a thread that is gone.
+//! Nothing of the user's is called under it, and it is never taken twice: the global allocator and a table are all that
+//! may be used.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
-use uma::{Host, Platform};
-
+use crate::common::fork::{self, Inside};
 use crate::sync::{AtomicBool, Ordering};
 
 static HELD: AtomicBool = AtomicBool::new(false);
@@ -23,24 +21,6 @@ fn acquire() {
 
 fn release() {
     HELD.store(false, Ordering::Release);
-}
-
-/// Sees to it that forks go well from now on.
-pub(super) fn install() {
-    extern "C" fn before() {
-        acquire();
-    }
-    extern "C" fn after() {
-        release();
-    }
-    static INSTALLED: AtomicBool = AtomicBool::new(false);
-    if !INSTALLED.swap(true, Ordering::AcqRel) {
-        // The engine's come with the first look at the CPUs.
-        let _ = Host.cpus();
-        // Without memory for handlers a fork is as before; there is nobody to tell.
-        // SAFETY: the library cannot be unloaded, so the functions stay.
-        unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
-    }
 }
 
 /// Something that is looked at under the lock.
@@ -56,12 +36,17 @@ impl<T> Guarded<T> {
 
     /// Takes the lock. The caller has it not already.
     pub(super) fn lock(&self) -> Guard<'_, T> {
+        let inside = fork::enter();
         acquire();
-        Guard(&self.0)
+        Guard(&self.0, inside)
     }
 }
 
-pub(super) struct Guard<'a, T>(&'a UnsafeCell<T>);
+/// The lock is let go of first, and then its owner counted out.
+pub(super) struct Guard<'a, T>(
+    &'a UnsafeCell<T>,
+    #[allow(dead_code, reason = "counted out when it is dropped")] Inside,
+);
 
 impl<T> Deref for Guard<'_, T> {
     type Target = T;

@@ -12,7 +12,7 @@ use std::time::Instant;
 use uma::{Host, Platform, Reclaim};
 
 use super::lock::Guarded;
-use super::{Objects, list, lock, moves};
+use super::{Objects, list, moves};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// A heap of sizes that is looked after, too: what it counts, and how it gives memory back.
@@ -60,7 +60,6 @@ pub(crate) fn start(seconds: u64) {
 
 /// Looks after a heap from now on.
 pub(crate) fn look_after(heap: Heap) {
-    lock::install();
     STATE.lock().heaps.push((heap, 0));
 }
 
