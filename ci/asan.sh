@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The tests of the layers under AddressSanitizer, with free items poisoned (feature `asan`), so that a use of
-# one is found at once; and one that is wrong on purpose, which must be found, or the rest means nothing.
+# one is found at once; and four that are wrong on purpose, which must be found, or the rest means nothing. A
+# program of tests may take 600 seconds, or as many as given.
 #
 # It needs a nightly compiler; without one it says that it did NOT run.
 set -euo pipefail
@@ -21,12 +22,38 @@ export RUSTFLAGS="${RUSTFLAGS:-} -Zsanitizer=address"
 # want to see the signal.
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0:handle_segv=0:allocator_may_return_null=1}"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/asan
+# Optimised a little, with all assertions: the checks that the sanitizer adds to code that is not take most of the time.
+export CARGO_PROFILE_DEV_OPT_LEVEL=1
 cargo=(cargo +nightly)
 
+# Each program of tests alone, so that one that hangs is ended and named; and all of them, in any case.
 # (Left out: a footprint, which would be the sanitizer's, and exact figures of zones without checks.)
-"${cargo[@]}" test --quiet --target $host -p uma-core -p uma-keg -p uma-cache -p uma-debug -p uma \
-    --features uma/asan --lib --tests -- --skip a_million_items \
-    --skip items_on_cpus_add_up --skip the_stream_says_what_the_program_did
+patience=${1:-600}
+mapfile -t programs < <("${cargo[@]}" test --quiet --no-run --message-format=json --target $host -p uma-core \
+    -p uma-keg -p uma-cache -p uma-debug -p uma --features uma/asan --lib --tests |
+    sed -n 's|.*"manifest_path":"\([^"]*\)/Cargo.toml".*"executable":"\([^"]*\)".*|\1 \2|p')
+if ((${#programs[@]} < 10)); then
+    echo "asan.sh: the tests do not compile, or are not found" >&2
+    exit 1
+fi
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+failed=()
+for program in "${programs[@]}"; do
+    read -r home file <<<"$program"
+    start=$SECONDS
+    if ! (cd "$home" && exec timeout --kill-after=10 "$patience" "$file" --quiet --skip a_million_items \
+        --skip items_on_cpus_add_up --skip the_stream_says_what_the_program_did) >"$log" 2>&1; then
+        grep -A 8 -E 'panicked at|AddressSanitizer|FAILED|running for over' "$log" >&2 || tail -n 50 "$log" >&2
+        failed+=("${file##*/}")
+    fi
+    ((SECONDS - start < 20)) || echo "asan.sh: ${file##*/} took $((SECONDS - start)) s"
+done
+if ((${#failed[@]} != 0)); then
+    echo "asan.sh: FAILED, or not done in $patience s: ${failed[*]}" >&2
+    exit 1
+fi
+echo "asan.sh: ${#programs[@]} programs of tests passed"
 
 # Says which misuse; the program must end with a report of it.
 negative() {
