@@ -11,7 +11,7 @@
 //! The lock is a leaf: items go back to the zone, and readers are waited for, without it.
 
 use std::collections::VecDeque;
-use std::thread::{self, Thread};
+use std::thread::Thread;
 
 use uma::core::Item;
 
@@ -191,14 +191,14 @@ pub(super) fn worker(reclaim: impl Fn()) -> ! {
     loop {
         let mut wanted = WANTED.lock();
         while !wanted.memory {
-            wanted.asleep.push(thread::current());
+            wanted.asleep.push(std::thread::current());
             drop(wanted);
-            thread::park();
+            std::thread::park();
             wanted = WANTED.lock();
         }
         wanted.memory = false;
         drop(wanted);
         reclaim();
-        thread::sleep(std::time::Duration::from_secs(1));
+        std::thread::sleep(std::time::Duration::from_secs(1));
     }
 }
