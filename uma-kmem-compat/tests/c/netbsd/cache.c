@@ -152,6 +152,35 @@ static void refused(void)
 	pool_cache_destroy(cache);
 }
 
+/* Each may be missing: what was never constructed is taken apart all the same. */
+static int any_construct(void *argument, void *memory, int flags)
+{
+	(void)memory, (void)flags;
+	++*(int *)argument;
+	return 0;
+}
+
+static void any_destruct(void *argument, void *memory)
+{
+	(void)memory;
+	++*(int *)argument;
+}
+
+static void missing_callbacks(void)
+{
+	for (int which = 0; which < 3; which++) {
+		int called = 0;
+		pool_cache_t cache = pool_cache_init(64, 0, 0, 0, "missing", NULL, IPL_NONE,
+						     which == 0 ? any_construct : NULL,
+						     which == 1 ? any_destruct : NULL, &called);
+
+		CHECK(cache != NULL);
+		pool_cache_put(cache, pool_cache_get(cache, PR_WAITOK));
+		pool_cache_destroy(cache);
+		CHECK_EQ(called > 0, which < 2);
+	}
+}
+
 /* One that jumps away leaks what was being constructed, and nothing else. */
 static jmp_buf away;
 static int jumps;
@@ -331,6 +360,7 @@ int main(void)
 	groups();
 	taken_apart();
 	refused();
+	missing_callbacks();
 	jumping();
 	in_place();
 	physical();

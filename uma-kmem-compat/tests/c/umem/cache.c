@@ -196,6 +196,38 @@ static void found_late(void)
 	umem_cache_destroy(other);
 }
 
+/* Each callback may be missing: what was never constructed is taken apart all the same. */
+static int called;
+
+static int any_construct(void *memory, void *private, int flag)
+{
+	(void)memory, (void)private, (void)flag;
+	called++;
+	return 0;
+}
+
+static void any_destruct(void *memory, void *private)
+{
+	(void)memory, (void)private;
+	called++;
+}
+
+static void missing_callbacks(void)
+{
+	for (int which = 0; which < 3; which++) {
+		umem_cache_t *cache = umem_cache_create("missing", 64, 0,
+							which == 0 ? any_construct : NULL,
+							which == 1 ? any_destruct : NULL, NULL, NULL,
+							NULL, 0);
+
+		CHECK(cache != NULL);
+		called = 0;
+		umem_cache_free(cache, umem_cache_alloc(cache, UMEM_NOFAIL));
+		umem_cache_destroy(cache);
+		CHECK_EQ(called > 0, which < 2);
+	}
+}
+
 /* A constructor that jumps away leaks what was being constructed, and nothing else. */
 static jmp_buf away;
 static int jumps;
@@ -238,6 +270,7 @@ int main(void)
 	callback();
 	misuse();
 	found_late();
+	missing_callbacks();
 	jumping();
 	return 0;
 }
