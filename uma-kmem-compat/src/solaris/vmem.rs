@@ -166,7 +166,12 @@ type Waits = <Host as Platform>::Sleep;
 pub(super) struct Vmem {
     arena: Listed<Arena<HostLock, Books, Waits, Spans>>,
     identifiers: bool,
+    /// Whether all memory is behind it.
+    heap: bool,
 }
+
+/// No memory is larger, however long one waits.
+const MOST: usize = 1 << 47;
 
 impl Vmem {
     pub(super) fn new(
@@ -180,8 +185,9 @@ impl Vmem {
         if flags & NO_QCACHE != 0 {
             config = config.min_import(qcache_max);
         }
+        let heap = matches!(parent, Parent::Heap);
         let arena = Arena::xcreate(config, Spans::new(parent), Host.metadata(), Host.sleep());
-        Ok(Self { arena: Listed::new(arena), identifiers: flags & IDENTIFIER != 0 })
+        Ok(Self { arena: Listed::new(arena), identifiers: flags & IDENTIFIER != 0, heap })
     }
 
     pub(super) const fn has_identifiers(&self) -> bool {
@@ -214,6 +220,13 @@ impl Vmem {
         }
         let attempt = |request| self.arena.xalloc(size, constraints, policy, request);
         let sleeps = !km.contains(Km::NOSLEEP) && flags & ABORT == 0;
+        if self.heap && size >= MOST && sleeps && !km.contains(Km::PANIC) {
+            let what = format_args!(
+                "{self}: no address space has {size:#x} bytes, however long one waits"
+            );
+            SYSTEM.misuse(function, what);
+            return None;
+        }
         let mut got = attempt(Request::NOWAIT);
         if sleeps && got.as_ref().is_err_and(is_shortage) && !km.contains(Km::PANIC) {
             kmem_reap();

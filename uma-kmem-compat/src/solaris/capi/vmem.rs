@@ -36,8 +36,11 @@ unsafe fn create(
     flags: c_int,
 ) -> *mut VmemHandle {
     // SAFETY: the caller's duty is passed on unchanged.
-    let name = unsafe { text(name) };
-    let made = Vmem::new(name.as_deref().unwrap_or(""), quantum, parent, qcache_max, flags);
+    let Some(name) = (unsafe { text(name) }) else {
+        SYSTEM.misuse(function, format_args!("the arena has no name"));
+        return ptr::null_mut();
+    };
+    let made = Vmem::new(&name, quantum, parent, qcache_max, flags);
     let made = made.and_then(|arena| {
         if !base.is_null() || size != 0 {
             arena.add(base.expose_provenance(), size)?;
@@ -130,6 +133,10 @@ unsafe extern "C" fn uma_solaris_vmem_xcreate(
 unsafe extern "C" fn uma_solaris_vmem_destroy(handle: *mut VmemHandle) {
     const NAME: &str = "vmem_destroy";
     boundary(NAME, || {
+        if HEAP.get().is_some_and(|heap| heap.0 == handle) {
+            SYSTEM.misuse(NAME, format_args!("the heap cannot end"));
+            return;
+        }
         // SAFETY: the caller's duty is passed on unchanged.
         match unsafe { ARENAS.remove(handle) } {
             Ok(arena) => match Arc::try_unwrap(arena) {
@@ -350,15 +357,18 @@ unsafe extern "C" fn uma_solaris_vmem_stat(handle: *mut VmemHandle, field: *cons
     })
 }
 
+struct Whole(*mut VmemHandle);
+
+// SAFETY: handles may be used from any thread.
+unsafe impl Send for Whole {}
+// SAFETY: as above.
+unsafe impl Sync for Whole {}
+
+static HEAP: OnceLock<Whole> = OnceLock::new();
+
 /// The arena of all memory: it takes what it gives from the system, in pages.
 #[unsafe(no_mangle)]
 extern "C" fn uma_solaris_heap_arena() -> *mut VmemHandle {
-    struct Whole(*mut VmemHandle);
-    // SAFETY: handles may be used from any thread.
-    unsafe impl Send for Whole {}
-    // SAFETY: as above.
-    unsafe impl Sync for Whole {}
-    static HEAP: OnceLock<Whole> = OnceLock::new();
     boundary("heap_arena", || {
         once(&HEAP, || {
             let page = 4096;

@@ -314,6 +314,14 @@ static void memory(void)
 	CHECK_ABORTS("the arena is none of memory",
 		     kmem_cache_create("ids", 8, 0, NULL, NULL, NULL, NULL, ids, 0));
 	vmem_destroy(ids);
+	/* The heap stays, and does not wait for what no machine has. */
+	CHECK_ABORTS("vmem_destroy: the heap cannot end", vmem_destroy(heap_arena));
+	CHECK_ABORTS("no address space has 0x1000000000000000 bytes",
+		     vmem_alloc(heap_arena, (size_t)1 << 60, VM_SLEEP));
+	CHECK_ABORTS("VM_PANIC", vmem_alloc(heap_arena, (size_t)1 << 60, VM_PANIC));
+	CHECK(vmem_alloc(heap_arena, (size_t)1 << 60, VM_NOSLEEP) == NULL);
+	CHECK_ABORTS("vmem_create: the arena has no name",
+		     vmem_create(NULL, NULL, 0, 8, NULL, NULL, NULL, 0, 0));
 }
 
 int main(void)
