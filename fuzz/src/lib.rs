@@ -15,6 +15,8 @@
 //! | `static_exhaustion` | [`programs::suppliers::static_exhaustion`] |
 //! | `mmap_budget` | [`programs::suppliers::mmap_budget`] |
 //! | `misuse` | [`programs::misuse::misuse`] |
+//! | `kmem_compat` | [`programs::compat::compat`] |
+//! | `mt_replay` | [`programs::mt::mt_replay`] |
 //! | `vmem_ops` | [`programs::vmem::vmem_ops`] |
 //!
 //! `ci/fuzz.sh` builds and runs them all. When one fails, it prints the program as Rust: paste it into a

@@ -9,6 +9,7 @@
 //! | a layer that calls hooks | [`hooks::CountingHooks`] |
 //! | any stack of layers, by programs at random | [`ops::Program`] and [`run`] |
 //! | what happens when threads meet or move, step by step | [`machine`] |
+//! | the same with threads that are real | [`turns`] |
 //!
 //! The suites are plain functions with plain assertions: call them from a `#[test]`.
 //!
@@ -27,6 +28,7 @@ pub mod machine;
 pub mod model;
 pub mod ops;
 pub mod token;
+pub mod turns;
 
 mod caught;
 mod fail;

@@ -95,6 +95,11 @@ pub fn contend(times: usize) {
     MACHINE.with(|machine| machine.contended.set(times));
 }
 
+/// A step at which another thread may run, beside those at which the CPU is asked for: for hooks and suppliers.
+pub fn step() {
+    interrupt();
+}
+
 /// Locks that the thread holds.
 pub fn locks_held() -> usize {
     MACHINE.with(|machine| machine.held.get())

@@ -10,18 +10,22 @@
 //! | program | for |
 //! |---|---|
 //! | [`Program`] | stacks of item sources: a keg, a cache, a whole zone |
+//! | [`compat::CompatProgram`] | the interfaces of other systems |
 //! | [`layout::Layouts`] | slab layouts |
 //! | [`limits::LimitProgram`] | limits of items, bytes and caches, tasks that wait |
 //! | [`malloc::MallocProgram`] | allocation of any size |
 //! | [`misuse::Misuse`] | one wrong free |
+//! | [`mt::MtProgram`] | threads that take turns |
 //! | [`pages::PageProgram`] | page suppliers |
 //! | [`typed::TypedProgram`] | zones of a Rust type, and object caches |
 
+pub mod compat;
 pub mod decisions;
 pub mod layout;
 pub mod limits;
 pub mod malloc;
 pub mod misuse;
+pub mod mt;
 pub mod pages;
 pub mod typed;
 

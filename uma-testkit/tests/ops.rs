@@ -7,11 +7,13 @@ use proptest::prelude::*;
 use proptest::strategy::Union;
 use proptest::test_runner::{Config as RunnerConfig, TestRunner};
 
+use uma_testkit::ops::compat::{CacheConfig, CompatConfig, CompatOp, CompatProgram, Face, How};
 use uma_testkit::ops::decisions::Decisions;
 use uma_testkit::ops::layout::Layouts;
 use uma_testkit::ops::limits::{LimitConfig, LimitOp, LimitProgram};
 use uma_testkit::ops::malloc::{Bytes, MallocConfig, MallocOp, MallocProgram};
 use uma_testkit::ops::misuse::{Misuse, Wrong};
+use uma_testkit::ops::mt::{MtConfig, MtOp, MtProgram, Patience};
 use uma_testkit::ops::pages::{PageConfig, PageOp, PageProgram};
 use uma_testkit::ops::typed::{TypedConfig, TypedOp, TypedProgram};
 use uma_testkit::ops::{Config, Fault, Mode, Op, Other, Program};
@@ -54,16 +56,20 @@ prop_compose! {
     }
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    let cpu = 0..5_u8;
-    let faults = prop::sample::select(vec![
+fn fault() -> impl Strategy<Value = Fault> {
+    prop::sample::select(vec![
         Fault::InitRefuses,
         Fault::CtorRefuses,
         Fault::InitPanics,
         Fault::CtorPanics,
         Fault::DtorPanics,
         Fault::FiniPanics,
-    ]);
+    ])
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let cpu = 0..5_u8;
+    let faults = fault();
     let others = prop::sample::select(vec![
         Other::AllocOnFirst,
         Other::AllocOnSecond,
@@ -353,6 +359,228 @@ fn misuses() {
                 after,
             });
     check(300, misuses, programs::misuse::misuse);
+}
+
+prop_compose! {
+    fn cache_config()(
+        (size, align, flags) in (prop_oneof![3 => 0..300_u16, 1 => any::<u16>()], byte(), prop_oneof![1 => Just(0), 1 => byte()]),
+        (constructed, each, pages) in any::<(bool, bool, bool)>(),
+    ) -> CacheConfig {
+        CacheConfig { size, align, flags, constructed, each, pages }
+    }
+}
+
+fn how() -> impl Strategy<Value = How> + Clone {
+    any::<(bool, bool, bool)>().prop_map(|(zero, wait, more)| How { zero, wait, more })
+}
+
+fn compat_op() -> impl Strategy<Value = CompatOp> {
+    use CompatOp as Op;
+    let cache = || 0..4_u8;
+    let (base, shift) = (|| prop_oneof![4 => 0..600_u16, 1 => any::<u16>()], || 0..5_u8);
+    Union::new_weighted(vec![
+        (
+            6,
+            (cache(), cache_config())
+                .prop_map(|(cache, config)| Op::Create { cache, config })
+                .boxed(),
+        ),
+        (
+            2,
+            (cache(), cache(), cache_config())
+                .prop_map(|(of, cache, config)| Op::Second { of, cache, config })
+                .boxed(),
+        ),
+        (2, cache().prop_map(|cache| Op::Destroy { cache }).boxed()),
+        (
+            10,
+            (cache(), how(), byte())
+                .prop_map(|(cache, how, times)| Op::Alloc { cache, how, times })
+                .boxed(),
+        ),
+        (
+            3,
+            (cache(), how(), byte())
+                .prop_map(|(cache, how, n)| Op::AllocBulk { cache, how, n })
+                .boxed(),
+        ),
+        (
+            8,
+            (cache(), byte(), byte())
+                .prop_map(|(cache, i, times)| Op::Free { cache, i, times })
+                .boxed(),
+        ),
+        (
+            3,
+            (cache(), byte(), byte())
+                .prop_map(|(cache, i, n)| Op::FreeBulk { cache, i, n })
+                .boxed(),
+        ),
+        (1, (cache(), byte()).prop_map(|(cache, i)| Op::Discard { cache, i }).boxed()),
+        (1, (cache(), byte()).prop_map(|(cache, i)| Op::FreeTwice { cache, i }).boxed()),
+        (
+            1,
+            (cache(), byte(), byte())
+                .prop_map(|(cache, n, used)| Op::Sheaf { cache, n, used })
+                .boxed(),
+        ),
+        (2, (cache(), soon()).prop_map(|(cache, max)| Op::SetLimit { cache, max }).boxed()),
+        (1, (cache(), soon()).prop_map(|(cache, items)| Op::Prime { cache, items }).boxed()),
+        (1, (cache(), soon()).prop_map(|(cache, items)| Op::LowWater { cache, items }).boxed()),
+        (2, (cache(), byte()).prop_map(|(cache, how)| Op::Reap { cache, how }).boxed()),
+        (1, byte().prop_map(|how| Op::ReapAll { how }).boxed()),
+        (2, (cache(), soon()).prop_map(|(cache, least)| Op::Pool { cache, least }).boxed()),
+        (2, how().prop_map(|how| Op::PoolAlloc { how }).boxed()),
+        (1, byte().prop_map(|i| Op::PoolFree { i }).boxed()),
+        (1, soon().prop_map(|least| Op::PoolResize { least }).boxed()),
+        (1, soon().prop_map(|k| Op::PoolFails { k }).boxed()),
+        (1, Just(Op::PoolEnd).boxed()),
+        (
+            4,
+            (base(), shift(), byte(), how())
+                .prop_map(|(base, shift, align, how)| Op::Memory { base, shift, align, how })
+                .boxed(),
+        ),
+        (3, byte().prop_map(|i| Op::FreeMemory { i }).boxed()),
+        (
+            2,
+            (byte(), base(), shift(), how())
+                .prop_map(|(i, base, shift, how)| Op::Resize { i, base, shift, how })
+                .boxed(),
+        ),
+        (
+            1,
+            (byte(), base(), shift())
+                .prop_map(|(i, base, shift)| Op::WrongSize { i, base, shift })
+                .boxed(),
+        ),
+        (1, (byte(), any::<u16>()).prop_map(|(i, offset)| Op::Interior { i, offset }).boxed()),
+        (2, Just(Op::Again).boxed()),
+        (1, (cache(), soon()).prop_map(|(cache, k)| Op::CtorRefuses { cache, k }).boxed()),
+        (1, (cache(), soon()).prop_map(|(cache, k)| Op::CtorPanics { cache, k }).boxed()),
+        (1, (cache(), soon()).prop_map(|(cache, k)| Op::DtorPanics { cache, k }).boxed()),
+        (1, (cache(), soon()).prop_map(|(cache, k)| Op::PagesFail { cache, k }).boxed()),
+        (1, Just(Op::NoFaults).boxed()),
+        (1, byte().prop_map(|what| Op::BadCreate { what }).boxed()),
+        (2, Just(Op::Verify).boxed()),
+    ])
+}
+
+fn compat_program(face: Face) -> impl Strategy<Value = CompatProgram> {
+    (any::<bool>(), prop::collection::vec(compat_op(), 0..80)).prop_map(move |(checked, ops)| {
+        CompatProgram { config: CompatConfig { face, checked }, ops }
+    })
+}
+
+#[test]
+fn faces() {
+    for face in [Face::Solaris, Face::Umem, Face::Linux, Face::Netbsd, Face::Freebsd] {
+        check(40, compat_program(face), programs::compat::compat);
+    }
+}
+
+fn mt_op() -> impl Strategy<Value = MtOp> {
+    let (thread, cpu, zone) = (|| 0..4_u8, || 0..5_u8, || 0..2_u8);
+    let patience = prop::sample::select(vec![Patience::Nowait, Patience::Until, Patience::Wait]);
+    Union::new_weighted(vec![
+        (
+            10,
+            (thread(), cpu(), zone(), patience)
+                .prop_map(|(thread, cpu, zone, patience)| MtOp::Alloc {
+                    thread,
+                    cpu,
+                    zone,
+                    patience,
+                })
+                .boxed(),
+        ),
+        (
+            2,
+            (thread(), cpu(), zone(), byte())
+                .prop_map(|(thread, cpu, zone, n)| MtOp::AllocMany { thread, cpu, zone, n })
+                .boxed(),
+        ),
+        (
+            7,
+            (thread(), cpu(), zone(), byte(), soon())
+                .prop_map(|(thread, cpu, zone, i, times)| MtOp::Free {
+                    thread,
+                    cpu,
+                    zone,
+                    i,
+                    times,
+                })
+                .boxed(),
+        ),
+        (
+            2,
+            (thread(), cpu(), zone(), byte(), byte())
+                .prop_map(|(thread, cpu, zone, i, n)| MtOp::FreeMany { thread, cpu, zone, i, n })
+                .boxed(),
+        ),
+        (
+            1,
+            (thread(), zone(), byte())
+                .prop_map(|(thread, zone, i)| MtOp::Keep { thread, zone, i })
+                .boxed(),
+        ),
+        (1, thread().prop_map(|thread| MtOp::End { thread }).boxed()),
+        (
+            2,
+            (thread(), cpu(), zone(), mode())
+                .prop_map(|(thread, cpu, zone, mode)| MtOp::Reclaim { thread, cpu, zone, mode })
+                .boxed(),
+        ),
+        (
+            1,
+            (thread(), zone(), soon())
+                .prop_map(|(thread, zone, max)| MtOp::SetMaxItems { thread, zone, max })
+                .boxed(),
+        ),
+        (1, (thread(), soon()).prop_map(|(thread, max)| MtOp::SetMaxBytes { thread, max }).boxed()),
+        (
+            1,
+            (thread(), cpu(), zone())
+                .prop_map(|(thread, cpu, zone)| MtOp::WaitUnused { thread, cpu, zone })
+                .boxed(),
+        ),
+        (8, byte().prop_map(|after| MtOp::Interrupt { after }).boxed()),
+        (4, thread().prop_map(|thread| MtOp::Go { thread }).boxed()),
+        (1, thread().prop_map(|thread| MtOp::WakeForNothing { thread }).boxed()),
+        (1, byte().prop_map(|by| MtOp::Tick { by }).boxed()),
+        (1, soon().prop_map(|k| MtOp::PagesFail { k }).boxed()),
+        (1, soon().prop_map(|k| MtOp::MetadataFail { k }).boxed()),
+        (
+            1,
+            (zone(), fault(), soon())
+                .prop_map(|(zone, fault, k)| MtOp::HookFails { zone, fault, k })
+                .boxed(),
+        ),
+        (1, Just(MtOp::NoFaults).boxed()),
+        (2, Just(MtOp::Verify).boxed()),
+    ])
+}
+
+fn mt_program() -> impl Strategy<Value = MtProgram> {
+    let few = || prop_oneof![1 => Just(0), 4 => 1..12_u8];
+    let config = (byte(), byte(), 0..5_u8, [few(), few()], few(), byte(), any::<bool>()).prop_map(
+        |(threads, cpus, bucket, items, group, slabs, checked)| MtConfig {
+            threads,
+            cpus,
+            bucket,
+            items,
+            group,
+            slabs,
+            checked,
+        },
+    );
+    (config, prop::collection::vec(mt_op(), 0..60))
+        .prop_map(|(config, ops)| MtProgram { config, ops })
+}
+
+#[test]
+fn threads_in_turns() {
+    check(150, mt_program(), programs::mt::mt_replay);
 }
 
 /// A program that fails is printed so that it can be pasted into a test: here is one that was.

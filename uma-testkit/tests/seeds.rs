@@ -45,11 +45,13 @@ macro_rules! seeds {
 }
 
 use uma_testkit::ops::Program;
+use uma_testkit::ops::compat::CompatProgram;
 use uma_testkit::ops::decisions::Decisions;
 use uma_testkit::ops::layout::Layouts;
 use uma_testkit::ops::limits::LimitProgram;
 use uma_testkit::ops::malloc::MallocProgram;
 use uma_testkit::ops::misuse::Misuse;
+use uma_testkit::ops::mt::MtProgram;
 use uma_testkit::ops::pages::PageProgram;
 use uma_testkit::ops::typed::TypedProgram;
 
@@ -65,5 +67,7 @@ seeds! {
         |(pages, keg)| programs::suppliers::static_exhaustion(pages, keg);
     mmap_budget: PageProgram => programs::suppliers::mmap_budget;
     misuse: Misuse => programs::misuse::misuse;
+    kmem_compat: CompatProgram => programs::compat::compat;
+    mt_replay: MtProgram => programs::mt::mt_replay;
     vmem_ops: Decisions => programs::vmem::vmem_ops;
 }

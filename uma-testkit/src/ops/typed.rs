@@ -34,6 +34,13 @@ pub struct TypedConfig {
     pub slabs: u8,
 }
 
+impl TypedConfig {
+    /// Whether free items are marked for a sanitizer, and looked up at each free.
+    pub const fn checked(&self) -> bool {
+        self.cpus >= 128
+    }
+}
+
 /// One thing to do to a typed zone or an object cache. `i` picks a value that is out; `text` is what
 /// a value is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,15 +16,19 @@
 //! | [`suppliers::mmap_budget`] | pages from the system, in tiny chunks |
 //! | [`limits::limits`] | zones in groups, and tasks that wait |
 //! | [`misuse::misuse`] | one wrong free |
+//! | [`compat::compat`] | the interfaces of other systems, in `uma-kmem-compat` |
+//! | [`mt::mt_replay`] | zones that threads use in turns |
 //! | [`vmem::vmem_ops`] | an arena, beside the model of `uma-vmem` |
 #![allow(unreachable_pub, reason = "it is a module here, and part of a library in `fuzz/`")]
 
 pub mod cache;
+pub mod compat;
 pub mod keg;
 pub mod layout;
 pub mod limits;
 pub mod malloc;
 pub mod misuse;
+pub mod mt;
 pub mod suppliers;
 pub mod typed;
 pub mod vmem;

@@ -5,9 +5,9 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
-use uma::{Cached, ObjectCache, ObjectHooks, Platform, Registry, Zone, ZoneBox};
+use uma::{Cached, Hardening, ObjectCache, ObjectHooks, Platform, Registry, Zone, ZoneBox};
 use uma_cache::CpuLocks;
-use uma_core::{AllocError, Refused};
+use uma_core::{AllocError, Name, Refused};
 use uma_testkit::machine::{self, Cpus, OneThread, Sleeper, Unlocked};
 use uma_testkit::ops::typed::{TypedOp, TypedProgram};
 use uma_testkit::{Budget, FailNth, FailPlan, Fake, HeapMeta, caught};
@@ -21,6 +21,7 @@ pub fn typed(program: &TypedProgram) {
         pages: FailNth::new(Budget::new(Fake::new(), (1 + usize::from(config.slabs) % 16) << 12)),
         metadata: HeapMeta::new(),
         cpus: 1 + usize::from(config.cpus) % 4,
+        checked: config.checked(),
         reports: AtomicUsize::new(0),
         registry: Registry::new(),
     };
@@ -159,6 +160,7 @@ struct Machine {
     pages: FailNth<Budget<Fake>>,
     metadata: HeapMeta,
     cpus: usize,
+    checked: bool,
     reports: AtomicUsize,
     registry: Registry<OneThread>,
 }
@@ -196,6 +198,11 @@ unsafe impl<'a> Platform for On<'a> {
 
     fn largest_slab(&self) -> usize {
         4096
+    }
+
+    fn hardening(&self, _: &Name) -> Hardening {
+        // No item waits in quarantine, so that it is known what there is.
+        if self.0.checked { Hardening::ASAN.quarantine(0) } else { Hardening::RELEASE }
     }
 
     fn report(&self, _: fmt::Arguments<'_>) {
