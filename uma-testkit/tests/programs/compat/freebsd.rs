@@ -56,8 +56,8 @@ fn mode(how: u8) -> Reclaim {
     [Reclaim::Trim, Reclaim::Drain, Reclaim::DrainCpu][usize::from(how) % 3]
 }
 
-type Alloc = unsafe extern "C" fn(*mut c_void, usize, c_int, *mut u8, c_int) -> *mut c_void;
-type Free = unsafe extern "C" fn(*mut c_void, usize, u8);
+type Alloc = unsafe extern "C-unwind" fn(*mut c_void, usize, c_int, *mut u8, c_int) -> *mut c_void;
+type Free = unsafe extern "C-unwind" fn(*mut c_void, usize, u8);
 
 impl Face for Freebsd {
     fn create(&self, place: usize, config: &CacheConfig) -> Result<Made, String> {

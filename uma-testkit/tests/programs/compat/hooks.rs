@@ -263,16 +263,19 @@ unsafe fn no_pages<const N: usize>(at: *mut c_void, bytes: usize) {
     unsafe { std::alloc::dealloc(at.cast(), page(bytes)) };
 }
 
-pub unsafe extern "C" fn netbsd_page<const N: usize>(_: *mut c_void, _: c_int) -> *mut c_void {
+pub unsafe extern "C-unwind" fn netbsd_page<const N: usize>(
+    _: *mut c_void,
+    _: c_int,
+) -> *mut c_void {
     pages::<N>(4096)
 }
 
-pub unsafe extern "C" fn netbsd_no_page<const N: usize>(_: *mut c_void, at: *mut c_void) {
+pub unsafe extern "C-unwind" fn netbsd_no_page<const N: usize>(_: *mut c_void, at: *mut c_void) {
     // SAFETY: a pool gives back what it got.
     unsafe { no_pages::<N>(at, 4096) };
 }
 
-pub unsafe extern "C" fn uma_pages<const N: usize>(
+pub unsafe extern "C-unwind" fn uma_pages<const N: usize>(
     _: *mut c_void,
     bytes: usize,
     _: c_int,
@@ -282,7 +285,7 @@ pub unsafe extern "C" fn uma_pages<const N: usize>(
     pages::<N>(bytes)
 }
 
-pub unsafe extern "C" fn uma_no_pages<const N: usize>(at: *mut c_void, bytes: usize, _: u8) {
+pub unsafe extern "C-unwind" fn uma_no_pages<const N: usize>(at: *mut c_void, bytes: usize, _: u8) {
     // SAFETY: as above.
     unsafe { no_pages::<N>(at, bytes) };
 }

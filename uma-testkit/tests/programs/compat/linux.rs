@@ -26,7 +26,7 @@ fn gfp(how: How) -> Gfp {
 }
 
 /// Nobody reads what was freed, so every grace period is over.
-extern "C" fn over() {}
+extern "C-unwind" fn over() {}
 
 impl Face for Linux {
     fn create(&self, place: usize, config: &CacheConfig) -> Result<Made, String> {

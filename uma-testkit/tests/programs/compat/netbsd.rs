@@ -25,11 +25,11 @@ fn flags(how: How) -> PoolFlags {
 }
 
 /// Nobody reads what was freed.
-extern "C" fn performed() {}
+extern "C-unwind" fn performed() {}
 
 fn allocator(place: usize) -> PageAllocator {
-    type Alloc = unsafe extern "C" fn(*mut std::ffi::c_void, i32) -> *mut std::ffi::c_void;
-    type Free = unsafe extern "C" fn(*mut std::ffi::c_void, *mut std::ffi::c_void);
+    type Alloc = unsafe extern "C-unwind" fn(*mut std::ffi::c_void, i32) -> *mut std::ffi::c_void;
+    type Free = unsafe extern "C-unwind" fn(*mut std::ffi::c_void, *mut std::ffi::c_void);
     PageAllocator {
         alloc: Some(of_each_place!(netbsd_page: Alloc)[place]),
         free: Some(of_each_place!(netbsd_no_page: Free)[place]),
