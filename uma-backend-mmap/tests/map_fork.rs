@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::lock_api::{GuardNoSend, RawMutex};
 use uma_backend_mmap::HugePages;
 use uma_backend_mmap::map::{KmFlags, Map, MapConfig, MapFault};
 use uma_backend_mmap::sys::{Errno, Kernel, System};
@@ -201,12 +202,35 @@ fn trylock_fails_during_a_fork() {
     assert!(map.alloc(PAGE, 0, KmFlags::PAGEABLE | KmFlags::TRYLOCK).is_ok());
 }
 
+/// A lock whose whole state is one word: in a copy nobody is missing from its queue.
+struct OneWord(AtomicBool);
+
+// SAFETY: one thread at a time changes the word from false to true, and only its holder changes it back.
+unsafe impl RawMutex for OneWord {
+    const INIT: Self = Self(AtomicBool::new(false));
+    type GuardMarker = GuardNoSend;
+
+    fn lock(&self) {
+        while !self.try_lock() {
+            thread::yield_now();
+        }
+    }
+
+    fn try_lock(&self) -> bool {
+        !self.0.swap(true, Ordering::Acquire)
+    }
+
+    unsafe fn unlock(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// Real copies, made while others allocate and free: the copy has a map that works, with everything in it
 /// that this thread has.
 #[test]
 fn a_copy_goes_on() {
     // Room for three of the four others: one waits. The rest is for the copies.
-    let map = Map::new(MapConfig::new("test"), 72 * PAGE).unwrap();
+    let map = Map::<OneWord>::with_lock(MapConfig::new("test"), 72 * PAGE).unwrap();
     let mine = map.alloc(4 * PAGE, 0, KmFlags::PAGEABLE).unwrap();
     // SAFETY: four pages that are ours.
     unsafe { mine.write_bytes(7, 4 * PAGE) };
@@ -231,7 +255,7 @@ fn a_copy_goes_on() {
 }
 
 /// Makes a copy, which uses the map. Neither it nor the map uses the heap then.
-fn status_of_a_copy(map: &Map, mine: NonNull<u8>) -> libc::c_int {
+fn status_of_a_copy(map: &Map<OneWord>, mine: NonNull<u8>) -> libc::c_int {
     map.prefork();
     // SAFETY: the copy calls nothing but the map, which uses no heap and was made ready, and ends.
     let copy = unsafe { libc::fork() };
@@ -253,7 +277,7 @@ fn status_of_a_copy(map: &Map, mine: NonNull<u8>) -> libc::c_int {
 }
 
 /// What a copy does. The number of the step that failed.
-fn work_of_a_copy(map: &Map, mine: NonNull<u8>) -> Result<(), libc::c_int> {
+fn work_of_a_copy(map: &Map<OneWord>, mine: NonNull<u8>) -> Result<(), libc::c_int> {
     let check = |step, well: bool| if well { Ok(()) } else { Err(step) };
     check(1, map.stats().waiting == 0)?;
     // SAFETY: the copy has the four pages, too; what it allocates and frees is its own.

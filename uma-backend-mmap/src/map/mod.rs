@@ -339,6 +339,10 @@ impl<L: RawMutex, S: System + Clone> Map<L, S> {
     /// In the copy all allocations are there, and may be freed. Memory is not locked any more (mlock(2)),
     /// although [`MapStats::locked`] counts it. A range is nobody's there that a thread of the original
     /// has just got for which it waited, or keeps while it waits for memory.
+    ///
+    /// The lock must be one that can be let go of in a copy. That of `parking_lot`, which [`new`](Map::new) takes,
+    /// is not, if other threads wait for a lock of that kind just then: their queue may be copied while it is
+    /// changed. `uma::HostLock` is; see [`with_lock`](Map::with_lock).
     pub fn prefork(&self) {
         self.space.gate.shut();
         self.space.arena.prefork();
