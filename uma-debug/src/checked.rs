@@ -73,12 +73,69 @@ impl<S: ItemSource> Drop for Back<'_, S> {
     }
 }
 
+/// Part of a batch, given back if the rest unwinds.
+struct Part<'a, 'c, S: ItemSource, L: RawMutex, M: Metadata, W: Witness> {
+    checked: &'a Checked<'c, S, L, M, W>,
+    items: &'a mut [MaybeUninit<Item>],
+    count: usize,
+}
+
+impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> Drop for Part<'_, '_, S, L, M, W> {
+    fn drop(&mut self) {
+        // SAFETY: so many were allocated, and have gone to nobody.
+        unsafe { self.checked.release(self.items[..self.count].assume_init_ref()) };
+    }
+}
+
+/// Items that are being freed, all of them also if the free of one unwinds. (If another one's does, too,
+/// the process ends.)
+struct Rest<'a, 'c, S: ItemSource, L: RawMutex, M: Metadata, W: Witness> {
+    checked: &'a Checked<'c, S, L, M, W>,
+    items: &'a [Item],
+}
+
+impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> Drop for Rest<'_, '_, S, L, M, W> {
+    fn drop(&mut self) {
+        while let Some((&item, rest)) = self.items.split_first() {
+            let rest = Rest { checked: self.checked, items: rest };
+            // SAFETY: the caller of `release` gave them up, and each goes once.
+            unsafe { self.checked.free(item) };
+            self.items = rest.items;
+            core::mem::forget(rest);
+        }
+    }
+}
+
+/// Gives back what is in quarantine if somebody waits, also if a hook unwinds before.
+struct PassOn<'a, 'c, S: ItemSource, L: RawMutex, M: Metadata, W: Witness>(
+    &'a Checked<'c, S, L, M, W>,
+);
+
+impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> Drop for PassOn<'_, '_, S, L, M, W> {
+    fn drop(&mut self) {
+        // Whoever waits flushed after it said so; we put the item in before we look.
+        fence(Ordering::SeqCst);
+        if self.0.source.wanted() {
+            self.0.flush();
+        }
+    }
+}
+
 /// Has the source give back what it holds.
 struct Below<'a, S: ItemSource>(&'a S, Reclaim);
 
 impl<S: ItemSource> Drop for Below<'_, S> {
     fn drop(&mut self) {
         self.0.reclaim(self.1);
+    }
+}
+
+/// Has the source settle.
+struct Settle<'a, S: ItemSource>(&'a S);
+
+impl<S: ItemSource> Drop for Settle<'_, S> {
+    fn drop(&mut self) {
+        self.0.settle();
     }
 }
 
@@ -97,23 +154,22 @@ unsafe impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> ItemSource
         request: Request,
     ) -> Result<usize, AllocError> {
         let request = request.without_waiting();
-        let mut count = 0;
-        for place in into {
+        let mut part = Part { checked: self, items: into, count: 0 };
+        while part.count < part.items.len() {
             match self.alloc(request) {
-                Ok(item) => _ = place.write(item),
-                Err(error) if count == 0 => return Err(error),
+                Ok(item) => _ = part.items[part.count].write(item),
+                Err(error) if part.count == 0 => return Err(error),
                 Err(_) => break,
             }
-            count += 1;
+            part.count += 1;
         }
+        let count = part.count;
+        core::mem::forget(part);
         Ok(count)
     }
 
     unsafe fn release(&self, items: &[Item]) {
-        for &item in items {
-            // SAFETY: passed on from the caller.
-            unsafe { self.free(item) };
-        }
+        drop(Rest { checked: self, items });
     }
 
     fn alloc(&self, request: Request) -> Result<Item, AllocError> {
@@ -138,14 +194,10 @@ unsafe impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> ItemSource
             if !self.checks.take_back(item) {
                 return;
             }
+            let _pass_on = PassOn(self);
             if let Some(out) = self.checks.rest(item) {
                 self.source.free(out);
             }
-        }
-        // Whoever waits flushed after it said so; we put the item in before we look.
-        fence(Ordering::SeqCst);
-        if self.source.wanted() {
-            self.flush();
         }
     }
 
@@ -173,10 +225,7 @@ unsafe impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> ItemSource
 
     fn visit_stats(&self, stats: &mut Stats) {
         self.source.visit_stats(stats);
-        // What is in quarantine is free, as far as anybody is concerned.
-        let held = self.checks.quarantined() as u64;
-        stats.frees += held;
-        stats.cached += held;
+        self.checks.account(stats);
     }
 
     fn prefork(&self) {
@@ -193,10 +242,11 @@ unsafe impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> ItemSource
     }
 
     fn settle(&self) {
+        // What was in quarantine may be in a cache below then, also if a hook unwinds here.
+        let _below = Settle(&self.source);
         if self.source.wanted() {
             self.flush();
         }
-        self.source.settle();
     }
 }
 

@@ -21,7 +21,7 @@
 //! Lock order: those of the quarantine are leaves. Nothing is reported under a lock.
 
 use lock_api::RawMutex;
-use uma_core::{AllocError, Item, Metadata, Name};
+use uma_core::{AllocError, Item, Metadata, Name, Stats};
 
 use crate::pads::Pads;
 use crate::pattern::{self, FREE, FRESH, RED};
@@ -59,6 +59,8 @@ pub struct Checks<L: RawMutex, M: Metadata, W: Witness> {
     quarantine: Quarantine<L>,
     trashed: AtomicU64,
     skipped: AtomicU64,
+    /// Items that could not be noted, and went back.
+    unnoted: AtomicU64,
     meta: M,
     witness: W,
 }
@@ -81,6 +83,7 @@ impl<L: RawMutex, M: Metadata, W: Witness> Checks<L, M, W> {
             quarantine,
             trashed: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            unnoted: AtomicU64::new(0),
             subject,
             hardening,
             meta,
@@ -123,7 +126,8 @@ impl<L: RawMutex, M: Metadata, W: Witness> Checks<L, M, W> {
     ///
     /// # Errors
     ///
-    /// [`AllocError::Metadata`] if there is no memory to note the item. It is as it was then.
+    /// [`AllocError::Metadata`] if there is no memory to note the item. It is as it was then, and is to go
+    /// back to the source, which has counted it (see [`account`](Self::account)).
     ///
     /// # Safety
     ///
@@ -132,7 +136,10 @@ impl<L: RawMutex, M: Metadata, W: Witness> Checks<L, M, W> {
         if !self.hardening.live {
             return Ok(());
         }
-        let place = self.table.get_or_make(item.addr(), &self.meta).ok_or(AllocError::Metadata)?;
+        let Some(place) = self.table.get_or_make(item.addr(), &self.meta) else {
+            self.unnoted.fetch_add(1, Ordering::Relaxed);
+            return Err(AllocError::Metadata);
+        };
         let rested = place.marks().is_some_and(|marks| marks & RESTING != 0);
         place.word.store(place.marked(0), Ordering::Release);
         self.expose(item);
@@ -424,6 +431,17 @@ impl<L: RawMutex, M: Metadata, W: Witness> Checks<L, M, W> {
     /// Items in quarantine.
     pub fn quarantined(&self) -> usize {
         self.quarantine.held()
+    }
+
+    /// Makes the figures of the source, which counts what passes between it and the checks, those of the
+    /// users above: what is in quarantine is free, and an item that could not be noted was never out.
+    pub fn account(&self, stats: &mut Stats) {
+        let held = self.quarantined() as u64;
+        stats.frees += held;
+        stats.cached += held;
+        let unnoted = self.unnoted.load(Ordering::Relaxed);
+        stats.allocs = stats.allocs.saturating_sub(unnoted);
+        stats.frees = stats.frees.saturating_sub(unnoted);
     }
 
     /// Items that were filled, summed up or poisoned when they were freed, and those that were not because

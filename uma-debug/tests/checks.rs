@@ -3,18 +3,22 @@
 
 use std::alloc::Layout;
 use std::fmt::Write;
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RawMutex;
-use uma_core::{Item, ItemSource, Name, PageSupplier, Reclaim, Request};
+use uma_core::{
+    AllocError, Constructed, Item, ItemSource, Name, PageSupplier, Reclaim, Request, Stats,
+};
 use uma_debug::{
     Checked, Checks, Fault, GuardPool, Hardening, Padded, Pads, Report, SLOTS, Subject, Trace,
     Verdict, Watched, Witness,
 };
 use uma_keg::{Keg, SlabConfig};
-use uma_testkit::{Fake, HeapMeta, caught, conformance};
+use uma_testkit::hooks::{CountingHooks, Hook};
+use uma_testkit::{Fake, HeapMeta, Pool, caught, conformance};
 
 /// Keeps the reports, and lets the program go on.
 #[derive(Default)]
@@ -140,6 +144,84 @@ fn a_free_that_unwinds_loses_nothing() {
         free(zone, item);
         assert_eq!(bench.clerk.faults(), [Fault::Overflow(0, 1)]);
         assert!(!zone.checks().holds(item.addr()));
+    });
+}
+
+type Made<'a> = Constructed<&'a Pool, &'a CountingHooks>;
+
+/// Calls `test` with checks, and a quarantine of so many items, over hooks that unwind by plan.
+fn over_hooks(
+    quarantine: u32,
+    test: impl Fn(&Checked<'_, Made<'_>, RawMutex, &HeapMeta, &Clerk>, &Pool, &CountingHooks),
+) {
+    let (bench, hooks) = (Bench::default(), CountingHooks::new());
+    let checks = bench.checks(64, Hardening::ASAN.red_zones(false).quarantine(quarantine), true);
+    let pool = Pool::new(checks.pads().outer(), 100, 1);
+    // SAFETY: the hooks touch no item; and nothing is filled, nor summed up.
+    let zone = unsafe { Checked::new(Constructed::new(&pool, &hooks), &checks) };
+    test(&zone, &pool, &hooks);
+    drop(zone);
+    assert_eq!((pool.out(), hooks.constructed()), (0, 0), "items that were lost");
+    assert_eq!(bench.clerk.faults(), []);
+}
+
+/// A batch of which one item unwinds, on its way up or down, loses none of the others.
+#[test]
+fn a_batch_that_unwinds_loses_nothing() {
+    let batch = |zone: &dyn ItemSource| {
+        let mut into = [MaybeUninit::new(Item::new(NonNull::dangling())); 5];
+        let count = zone.import(&mut into, Request::NOWAIT).unwrap();
+        // SAFETY: all were initialised.
+        into[..count].iter().map(|item| unsafe { item.assume_init() }).collect::<Vec<_>>()
+    };
+    for k in 1..=5 {
+        over_hooks(0, |zone, pool, hooks| {
+            hooks.panic_at(Hook::Init, k);
+            caught(|| batch(zone)).expect_err("an init unwinds");
+            assert_eq!(pool.out(), 0, "items of a batch whose item {k} unwound");
+            let items = batch(zone);
+            assert_eq!((items.len(), pool.out()), (5, 5));
+            hooks.panic_at(Hook::Fini, k);
+            // SAFETY: the items came from there, and are given up.
+            caught(|| unsafe { zone.release(&items) }).expect_err("a fini unwinds");
+            assert_eq!(pool.out(), 0, "items of a batch whose item {k} unwound");
+            zone.checks().for_each_live(&mut |item, _| panic!("{item:#x} is in use still"));
+        });
+    }
+}
+
+/// If what makes room in quarantine unwinds, whoever waits for an item gets the one that came in.
+#[test]
+fn a_free_that_unwinds_keeps_nobody_waiting() {
+    over_hooks(1, |zone, pool, hooks| {
+        let items = [(); 2].map(|()| zone.alloc(Request::NOWAIT).unwrap());
+        // SAFETY: the items came from there, and each is given up once.
+        unsafe { zone.free(items[0]) };
+        assert_eq!(zone.checks().quarantined(), 1);
+        pool.want(true);
+        hooks.panic_at(Hook::Fini, 1);
+        // SAFETY: as above.
+        caught(|| unsafe { zone.free(items[1]) }).expect_err("a fini unwinds");
+        assert_eq!((zone.checks().quarantined(), pool.out()), (0, 0));
+    });
+}
+
+/// An item that cannot be noted goes back, and its user has had none.
+#[test]
+fn an_item_that_cannot_be_noted_does_not_count() {
+    Bench::default().with(61, AT_ONCE, false, |bench, zone| {
+        let counts = || {
+            let mut stats = Stats::default();
+            zone.visit_stats(&mut stats);
+            (stats.allocs, stats.frees, stats.cached)
+        };
+        bench.meta.fail_at(1);
+        assert_eq!(zone.alloc(Request::NOWAIT), Err(AllocError::Metadata));
+        assert_eq!((counts(), zone.source().source().source().live()), ((0, 0, 0), 0));
+        let item = take(zone);
+        assert_eq!(counts(), (1, 0, 0));
+        free(zone, item);
+        assert_eq!(counts(), (1, 1, 0));
     });
 }
 

@@ -100,7 +100,7 @@ pub struct Config {
     pub outside: bool,
     /// Whether slabs may not be touched.
     pub no_touch: bool,
-    /// See [`Self::slabs`].
+    /// See [`Self::slabs`] and [`Self::quarantine`].
     pub slabs: u8,
     /// See [`Self::cpus`].
     pub cpus: u8,
@@ -140,6 +140,16 @@ impl Config {
     /// Slabs that there are pages for: 1 to 16.
     pub const fn slabs(&self) -> usize {
         1 + self.slabs as usize % 16
+    }
+
+    /// Whether checks stand on the cache of a zone, and how many items are in quarantine then: 0 or 8. By
+    /// what [`slabs`](Self::slabs) has no use for.
+    pub const fn quarantine(&self) -> Option<u32> {
+        match self.slabs / 16 % 4 {
+            1 => Some(0),
+            3 => Some(8),
+            _ => None,
+        }
     }
 
     /// CPUs: 1 to 4.

@@ -323,7 +323,28 @@ fn caches() {
 
 #[test]
 fn zones() {
-    check(250, program(), programs::zone::zone_ops);
+    check(
+        std::env::var("ZN").map_or(250, |n| n.parse().unwrap()),
+        program(),
+        programs::zone::zone_ops,
+    );
+}
+
+/// A limit is lowered and the quarantine is emptied into the cache, where an item unwinds: the others do not
+/// stay there.
+#[test]
+fn a_quarantine_that_unwinds_as_it_settles() {
+    let config = Config { size: 1, slabs: 48, bucket: 1, hooks: true, ..Config::default() };
+    let ops = vec![
+        Op::Alloc { cpu: 0, times: 0 },
+        Op::Alloc { cpu: 0, times: 1 },
+        Op::Free { cpu: 0, i: 0, times: 1 },
+        Op::HookFails { fault: Fault::FiniPanics, k: 0 },
+        Op::Alloc { cpu: 2, times: 0 },
+        Op::SetLimit { max: 1 },
+        Op::Stats,
+    ];
+    programs::zone::zone_ops(&Program { config, ops });
 }
 
 #[test]

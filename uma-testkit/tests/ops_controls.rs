@@ -101,6 +101,7 @@ fn verdict(wrong: Wrong) -> Result<(), String> {
         source: &bad,
         is_zone: false,
         keeps_contents: false,
+        checks: false,
         closely: false,
         pages: None,
         metadata: None,

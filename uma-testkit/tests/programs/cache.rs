@@ -73,6 +73,7 @@ fn drive(
         source,
         is_zone: hooks.is_some(),
         keeps_contents: false,
+        checks: false,
         closely: config.closely,
         pages: Some(pool.plan()),
         metadata: Some(meta),

@@ -39,6 +39,7 @@ pub fn keg_on<P: PageSupplier>(
         source: &keg,
         is_zone: false,
         keeps_contents: true,
+        checks: false,
         // It costs nothing, and disturbs nothing.
         closely: true,
         pages: faults,

@@ -132,7 +132,7 @@ fn edges_are_shared<P: Platform>() {
     shared::<Edge<P>>();
 }
 
-/// Runs what is left to do if it is dropped: a hook has unwound.
+/// Runs what is left to do when it is dropped, also if a hook unwinds.
 struct Otherwise<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for Otherwise<F> {
@@ -316,17 +316,23 @@ impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
                 return;
             }
             self.zone.finish(item, arg);
+        }
+        // Also if a hook unwinds below, of an item that makes room in quarantine.
+        let _pass_on = Otherwise(|| {
+            if edge.checks.hardening().quarantined() == 0 {
+                return;
+            }
+            // Whoever waits flushed after it said so; the item was in quarantine before we look.
+            fence(Ordering::SeqCst);
+            if source.wanted() {
+                self.flush(edge);
+            }
+        });
+        // SAFETY: as above.
+        unsafe {
             if let Some(out) = edge.checks.rest(item) {
                 source.free(out);
             }
-        }
-        if edge.checks.hardening().quarantined() == 0 {
-            return;
-        }
-        // Whoever waits flushed after it said so; the item was in quarantine before we look.
-        fence(Ordering::SeqCst);
-        if source.wanted() {
-            self.flush(edge);
         }
     }
 
@@ -384,10 +390,7 @@ impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
     pub(super) fn stats(&self) -> Stats {
         let mut stats = self.zone.stats();
         if let Some(edge) = self.edge() {
-            // What is in quarantine is free, as far as anybody is concerned.
-            let held = edge.checks.quarantined() as u64;
-            stats.frees += held;
-            stats.cached += held;
+            edge.checks.account(&mut stats);
         }
         stats
     }
@@ -561,11 +564,12 @@ unsafe impl<P: Platform, H: Hooks, O: Origin<P>> ItemSource for Core<P, H, O> {
     }
 
     fn settle(&self) {
+        // What was in quarantine may be in the caches then, also if a hook unwinds here.
+        let _below = Otherwise(|| self.zone.settle());
         if let Some(edge) = self.edge()
             && self.zone.wanted()
         {
             self.flush(edge);
         }
-        self.zone.settle();
     }
 }
