@@ -142,8 +142,8 @@ fn a_fork_locks_shared_slabs_once() {
     let alone = locks(&toy);
     let second = primary.secondary("second").build().unwrap();
     let both = locks(&toy);
-    // A depot and a limit more, and no second keg.
-    assert_eq!(both, alone + 2);
+    // The two locks of a cache and one of a limit more, and no second keg.
+    assert_eq!(both, alone + 3);
     let items = take(&second, 10);
     give(&second, items);
     drop(second);
