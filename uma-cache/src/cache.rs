@@ -298,6 +298,8 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
     }
 
     fn visit_stats(&self, stats: &mut Stats) {
+        // Here and not in the middle, where the census would see to it: what is below is asked first.
+        self.pass_on();
         self.source.visit_stats(stats);
         self.account(stats);
     }

@@ -57,6 +57,8 @@ pub fn caught<R>(body: impl FnOnce() -> R) -> Result<R, Caught> {
             LAST.set(Some(Caught { message, place }));
         }));
     });
+    // Before what the body may leave to the thread's end, so that it is still there then.
+    LAST.with(|_| ());
     DEPTH.set(DEPTH.get() + 1);
     // A stack that unwound is looked at afterwards on purpose: that is the test.
     let result = catch_unwind(AssertUnwindSafe(body));

@@ -652,3 +652,30 @@ fn programs_are_printed_as_rust() {
         ops: vec![TypedOp::Get { cpu: 1, text: 2 }, TypedOp::Verify],
     });
 }
+
+/// A panic leaves a zone above its group's limit, and who counts it drains it: what is counted is what is so then.
+#[test]
+fn a_count_that_drains() {
+    use programs::mt::mt_replay;
+
+    mt_replay(&MtProgram {
+        config: MtConfig {
+            threads: 0,
+            cpus: 0,
+            bucket: 1,
+            items: [0, 0],
+            group: 0,
+            slabs: 33,
+            checked: false,
+        },
+        ops: vec![
+            MtOp::Alloc { thread: 0, cpu: 0, zone: 0, patience: Patience::Nowait },
+            MtOp::FreeMany { thread: 0, cpu: 0, zone: 0, i: 0, n: 1 },
+            MtOp::Alloc { thread: 0, cpu: 0, zone: 1, patience: Patience::Nowait },
+            MtOp::Free { thread: 0, cpu: 0, zone: 1, i: 0, times: 0 },
+            MtOp::HookFails { zone: 0, fault: Fault::FiniPanics, k: 0 },
+            MtOp::SetMaxBytes { thread: 0, max: 1 },
+            MtOp::WaitUnused { thread: 0, cpu: 0, zone: 0 },
+        ],
+    });
+}

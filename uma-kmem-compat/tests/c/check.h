@@ -77,7 +77,7 @@ static inline pid_t check_fork(int ends[2])
 
 static inline void check_aborted(const char *file, int line, pid_t child, int end, const char *text)
 {
-	static char said[16384];
+	static char said[16384], rest[4096];
 	size_t length = 0;
 	ssize_t more;
 	int status = 0;
@@ -86,6 +86,9 @@ static inline void check_aborted(const char *file, int line, pid_t child, int en
 	       (more = read(end, said + length, sizeof(said) - 1 - length)) > 0)
 		length += (size_t)more;
 	said[length] = '\0';
+	/* Traces may be longer; who writes them must not die of a closed pipe. */
+	while (read(end, rest, sizeof(rest)) > 0)
+		continue;
 	close(end);
 	waitpid(child, &status, 0);
 	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT) {

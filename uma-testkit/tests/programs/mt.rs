@@ -271,8 +271,11 @@ impl Drop for Kept {
         if self.0.flaw == Flaw::KeepsItems {
             return;
         }
+        // A panic that leaves the destructor of a thread-local ends the process.
         // SAFETY: it came from this zone, and was left to this thread.
-        unsafe { self.0.zone.free(self.1) };
+        if let Err(panic) = caught(|| unsafe { self.0.zone.free(self.1) }) {
+            assert!(panic.is_planned(), "at the end of a thread: {panic}");
+        }
     }
 }
 

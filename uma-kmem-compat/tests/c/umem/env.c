@@ -6,7 +6,7 @@
 static char **arguments;
 
 /* Runs this program with a variable set, to do something. Returns the status; what it said is in `said'. */
-static char said[16384];
+static char said[16384], rest[4096];
 
 static int run(const char *variable, const char *value, const char *what)
 {
@@ -30,6 +30,9 @@ static int run(const char *variable, const char *value, const char *what)
 	       (more = (int)read(ends[0], said + length, sizeof(said) - 1 - (size_t)length)) > 0)
 		length += more;
 	said[length] = '\0';
+	/* What it says beyond that must not end it by a closed pipe. */
+	while (read(ends[0], rest, sizeof(rest)) > 0)
+		continue;
 	close(ends[0]);
 	CHECK_EQ(waitpid(child, &status, 0), child);
 	return status;
