@@ -369,7 +369,12 @@ impl Run<'_> {
                 let place = usize::from(cache) % PLACES;
                 let Some(cache) = self.cache(place) else { return };
                 let max = Some(u64::from(max)).filter(|&max| max != 255);
-                if let Some(limit) = cache.set_limit(max) {
+                // What a drain unwinds with comes after the limit is set; the second time says which it is.
+                let limit = caught(|| cache.set_limit(max)).unwrap_or_else(|panic| {
+                    assert!(panic.is_planned(), "{panic}");
+                    cache.set_limit(max)
+                });
+                if let Some(limit) = limit {
                     self.places[place].as_mut().expect("it is there").limit = limit;
                 }
             }
