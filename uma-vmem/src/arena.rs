@@ -3,8 +3,7 @@
 //! # Locks
 //!
 //! One lock for each arena, a leaf. Without it, and never under it: metadata is got and given back, the
-//! parent is asked and given back to, waiting callers are woken, walks call back. Only a waker is cloned
-//! under it.
+//! parent is asked and given back to, waiting callers are woken and their wakers dropped, walks call back.
 //!
 //! # How an allocation goes
 //!
@@ -23,7 +22,7 @@ use uma_core::{Metadata, Name, Process, RawMutex, Request, Sleep};
 use crate::fit::{Policy, Want, round_up};
 use crate::segments::{SPAN_TAGS, Segments, TAKE_TAGS};
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
-use crate::wait::{Step, Waiters};
+use crate::wait::Waiters;
 use crate::walk::{Segment, SegmentKind};
 use crate::{
     ArenaConfig, ArenaStats, Constraints, Import, Leaked, NoParent, Span, VmemError, VmemFault,
@@ -53,7 +52,7 @@ pub(crate) struct Counts {
 /// The lock, held.
 pub(crate) type Held<'a, L, W> = MutexGuard<'a, L, State<<W as Sleep>::Waker>>;
 
-impl<K: Clone> State<K> {
+impl<K> State<K> {
     /// Finds a place and takes it. There are `TAKE_TAGS` tags for it.
     pub(crate) fn take(&mut self, want: &Want) -> Option<usize> {
         let at = self.segments.take(want)?;
@@ -67,13 +66,10 @@ impl<K: Clone> State<K> {
             return None;
         }
         let Self { segments, waiters, counts } = self;
-        let woken = waiters.serve(|want, step| match step {
-            Step::Look => segments.search(want).map(|(_, at)| at),
-            Step::Take => {
-                let at = segments.take(want)?;
-                counts.allocs += 1;
-                Some(at)
-            }
+        let woken = waiters.serve(|want| {
+            let at = segments.take(want)?;
+            counts.allocs += 1;
+            Some(at)
         })?;
         // Two of the spare tags were promised to it, and it has taken no more than that.
         segments.pool.unreserve(TAKE_TAGS);
@@ -493,7 +489,7 @@ impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Arena<L, M, W, P> {
 
     /// Wakes a caller that was served, and serves the others for whom there is room.
     pub(crate) fn wake(&self, woken: Option<W::Waker>) {
-        /// Serves the others if a wake-up unwinds; a second panic aborts.
+        /// Serves the others if a wake-up, or the end of a waker, unwinds; a second panic aborts.
         struct Others<'a, L: RawMutex, M: Metadata, W: Sleep, P: Import>(&'a Arena<L, M, W, P>);
 
         impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Drop for Others<'_, L, M, W, P> {
@@ -508,6 +504,7 @@ impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Arena<L, M, W, P> {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
             let others = Others(self);
             self.sleep.wake(&waker);
+            drop(waker);
             core::mem::forget(others);
             next = self.state.lock().serve();
         }

@@ -14,7 +14,8 @@
 //!
 //! A node is in the list from [`Waiters::push`] until it is granted or withdrawn, both under the lock.
 //! `granted` is the last thing that another thread writes to it: from then on its owner may return and
-//! the node is gone. Wake-ups happen after the lock is dropped, by a cloned waker.
+//! the node is gone. The waker is moved out of the node under the lock, and used and dropped after it: it is
+//! foreign code, and none of that runs under the lock. What stays in a node is dropped by its owner.
 
 use core::ptr;
 
@@ -29,7 +30,8 @@ use crate::{Arena, Import, VmemError, VmemFault};
 /// One waiting caller, in its own stack frame.
 pub(crate) struct Node<K> {
     want: Want,
-    waker: K,
+    /// Until it is granted. Touched under the lock while the node is in the list.
+    waker: Cell<Option<K>>,
     at: AtomicUsize,
     granted: AtomicBool,
     next: Cell<*const Node<K>>,
@@ -38,6 +40,7 @@ pub(crate) struct Node<K> {
 impl<K> Node<K> {
     pub(crate) fn new(want: Want, waker: K) -> Self {
         let (at, granted) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let waker = Cell::new(Some(waker));
         Self { want, waker, at, granted, next: Cell::new(ptr::null()) }
     }
 
@@ -112,28 +115,21 @@ impl<K> Waiters<K> {
         }
     }
 
-    /// Grants the first waiting caller for whom there is a place what it waits for. Returns whom to
+    /// Grants the first waiting caller for whom `take` finds a place what it waits for. Returns whom to
     /// wake once the lock is dropped.
-    ///
-    /// `place` looks for a place, or takes it. In between a waker is cloned, which is foreign code and
-    /// may unwind: so far nothing has changed.
-    pub(crate) fn serve(&mut self, mut place: impl FnMut(&Want, Step) -> Option<usize>) -> Option<K>
-    where
-        K: Clone,
-    {
+    pub(crate) fn serve(&mut self, mut take: impl FnMut(&Want) -> Option<usize>) -> Option<K> {
         let mut before: *const Node<K> = ptr::null();
         let mut at = self.first;
         loop {
             // SAFETY: a node in the list is alive.
             let node = unsafe { at.as_ref() }?;
-            if place(&node.want, Step::Look).is_some() {
-                let waker = node.waker.clone();
-                let found = place(&node.want, Step::Take)?;
+            if let Some(found) = take(&node.want) {
+                let waker = node.waker.take();
                 self.unlink(before, node.next.get());
                 node.at.store(found, Ordering::Relaxed);
                 // The last access: from here on the node may be gone. Pairs with `granted`.
                 node.granted.store(true, Ordering::Release);
-                return Some(waker);
+                return waker;
             }
             before = at;
             at = node.next.get();
@@ -144,13 +140,6 @@ impl<K> Waiters<K> {
     pub(crate) fn forget_all(&mut self) {
         *self = Self::new();
     }
-}
-
-/// What [`Waiters::serve`] asks for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    Look,
-    Take,
 }
 
 impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Arena<L, M, W, P> {

@@ -4,14 +4,15 @@ mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use common::{Park, now};
 use parking_lot::RawMutex;
 use uma_core::{Deadline, NoSleep, Process, Request, Sleep};
 use uma_testkit::{HeapMeta, Rng};
-use uma_vmem::{Arena, ArenaConfig, Policy, SegmentKind, VmemFault};
+use uma_vmem::{Arena, ArenaConfig, Constraints, Policy, SegmentKind, VmemFault};
 
 type Waiting = Arena<RawMutex, HeapMeta, Park>;
 
@@ -201,49 +202,153 @@ fn the_copy_of_a_process_goes_on() {
     arena.free(0, 4).unwrap();
 }
 
-/// [`Park`], whose wake-ups unwind once after they were told to.
-struct Startled(AtomicUsize);
+/// [`Park`], whose wake-ups, or whose wakers at their end, unwind once after they were told to.
+struct Startled {
+    wake_ups: AtomicUsize,
+    ends: Arc<AtomicUsize>,
+}
+
+#[derive(Clone)]
+struct Named(Thread, Arc<AtomicUsize>);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        assert_ne!(self.1.swap(0, Ordering::SeqCst), 1, "as planned");
+    }
+}
 
 impl Sleep for Startled {
-    type Waker = <Park as Sleep>::Waker;
+    type Waker = Named;
 
     fn now(&self) -> u64 {
         Park.now()
     }
 
-    fn waker(&self) -> Self::Waker {
-        Park.waker()
+    fn waker(&self) -> Named {
+        Named(Park.waker(), self.ends.clone())
     }
 
     fn sleep(&self, until: Deadline) {
         Park.sleep(until);
     }
 
-    fn wake(&self, waker: &Self::Waker) {
-        Park.wake(waker);
-        assert_ne!(self.0.swap(0, Ordering::SeqCst), 1, "as planned");
+    fn wake(&self, waker: &Named) {
+        Park.wake(&waker.0);
+        assert_ne!(self.wake_ups.swap(0, Ordering::SeqCst), 1, "as planned");
     }
 }
 
 /// A wake-up that unwinds is that of one caller: the others for whom there is room are served all the same.
 #[test]
 fn a_wake_up_that_unwinds_costs_the_others_nothing() {
-    let startled = Startled(AtomicUsize::new(0));
-    let config = ArenaConfig::new("startled", 1).unwrap();
-    let arena: Arena<RawMutex, _, _> =
-        Arena::create(config, 0, 4, HeapMeta::new(), &startled).unwrap();
-    let all = arena.alloc(4, Policy::Instant, Request::NOWAIT).unwrap();
-    let late = Request::until(Deadline::at(now() + 20_000_000_000));
-    thread::scope(|scope| {
-        let waiters: Vec<_> =
-            (0..3).map(|_| scope.spawn(|| arena.alloc(1, Policy::Instant, late))).collect();
-        until(|| arena.waiting() == 3);
-        startled.0.store(1, Ordering::SeqCst);
-        let freed = catch_unwind(AssertUnwindSafe(|| arena.free(all, 4)));
-        assert!(freed.is_err());
-        for waiter in waiters {
-            waiter.join().unwrap().expect("there was room for it");
+    for at_end in [false, true] {
+        let startled = Startled { wake_ups: AtomicUsize::new(0), ends: Arc::default() };
+        let config = ArenaConfig::new("startled", 1).unwrap();
+        let arena: Arena<RawMutex, _, _> =
+            Arena::create(config, 0, 4, HeapMeta::new(), &startled).unwrap();
+        let all = arena.alloc(4, Policy::Instant, Request::NOWAIT).unwrap();
+        let late = patient();
+        thread::scope(|scope| {
+            let waiters: Vec<_> =
+                (0..3).map(|_| scope.spawn(|| arena.alloc(1, Policy::Instant, late))).collect();
+            until(|| arena.waiting() == 3);
+            let startle = if at_end { &*startled.ends } else { &startled.wake_ups };
+            startle.store(1, Ordering::SeqCst);
+            let freed = catch_unwind(AssertUnwindSafe(|| arena.free(all, 4)));
+            assert!(freed.is_err());
+            for waiter in waiters {
+                waiter.join().unwrap().expect("there was room for it");
+            }
+        });
+        assert_eq!((arena.waiting(), arena.stats().in_use), (0, 3));
+    }
+}
+
+type Probed = Arena<RawMutex, HeapMeta, Probing>;
+
+static PROBED: OnceLock<Probed> = OnceLock::new();
+/// Calls of a waker's code, those of them that found the arena's lock held, and how often it is to unwind when
+/// it is dropped.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static BREAKS: AtomicUsize = AtomicUsize::new(0);
+
+/// A waker that looks, at each end and copy of it, whether the arena's lock is held. There is one thread, so
+/// nobody else can have it.
+struct Probe;
+
+impl Probe {
+    fn look() {
+        CALLS.fetch_add(1, Ordering::SeqCst);
+        let found = PROBED.get().unwrap().try_xalloc(1000, Constraints::new(), Policy::Best);
+        if found.unwrap_err().fault == VmemFault::Busy {
+            HELD.fetch_add(1, Ordering::SeqCst);
         }
-    });
-    assert_eq!((arena.waiting(), arena.stats().in_use), (0, 3));
+    }
+}
+
+impl Clone for Probe {
+    fn clone(&self) -> Self {
+        Self::look();
+        Self
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        Self::look();
+        let breaks = BREAKS.load(Ordering::SeqCst);
+        if breaks != 0 {
+            BREAKS.store(breaks - 1, Ordering::SeqCst);
+            panic!("as planned");
+        }
+    }
+}
+
+/// Whoever sleeps frees itself what it waits for.
+struct Probing;
+
+impl Sleep for Probing {
+    type Waker = Probe;
+
+    fn now(&self) -> u64 {
+        now()
+    }
+
+    fn waker(&self) -> Probe {
+        Probe
+    }
+
+    fn sleep(&self, _: Deadline) {
+        let arena = PROBED.get().unwrap();
+        let freed = catch_unwind(AssertUnwindSafe(|| arena.free(0, 4)));
+        assert!(freed.is_err() || freed.unwrap().is_ok());
+    }
+
+    fn wake(&self, _: &Probe) {
+        Probe::look();
+    }
+}
+
+/// Wakers are code of somebody else: no clone, wake-up or end of one runs under the arena's lock. One that
+/// unwinds at its end has woken its caller all the same.
+#[test]
+fn wakers_run_without_the_lock() {
+    let config = ArenaConfig::new("probed", 1).unwrap();
+    let arena =
+        PROBED.get_or_init(|| Arena::create(config, 0, 4, HeapMeta::new(), Probing).unwrap());
+    for breaks in 0..2 {
+        assert_eq!(arena.alloc(4, Policy::Instant, Request::NOWAIT).unwrap(), 0);
+        BREAKS.store(breaks, Ordering::SeqCst);
+        assert_eq!(arena.alloc(2, Policy::Instant, patient()).unwrap(), 0);
+        assert_eq!((arena.waiting(), BREAKS.load(Ordering::SeqCst)), (0, 0));
+        arena.free(0, 2).unwrap();
+    }
+    // One that is not served drops its waker itself, and so does one that need not wait.
+    let all = arena.alloc(4, Policy::Instant, patient()).unwrap();
+    assert!(arena.alloc(1, Policy::Instant, Request::until(Deadline::at(1))).is_err());
+    arena.free(all, 4).unwrap();
+    // A wake-up and an end for each of those served, and the end of the third.
+    assert!(CALLS.load(Ordering::SeqCst) >= 5);
+    assert_eq!(HELD.load(Ordering::SeqCst), 0, "of {CALLS:?} calls so many ran under the lock");
 }
