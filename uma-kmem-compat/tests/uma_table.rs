@@ -1,5 +1,5 @@
-//! `docs/uma.md` and the tree say the same: every test that it names is there, every symbol too, and nothing that the
-//! headers of the FreeBSD face declare is missing in it.
+//! `docs/uma.md` and the tree say the same: every test that it names is run, every symbol and every name in Rust is
+//! there, and nothing that FreeBSD's headers or those of the face declare is missing in it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,10 @@ fn rows(page: &str) -> Vec<Vec<&str>> {
     let cells = |line: &'static str| line.trim_matches('|').split('|').map(str::trim).collect();
     let leaked: &'static str = String::from(page).leak();
     let lines = leaked.lines().filter(|line| line.starts_with('|') && !line.starts_with("|--"));
-    lines.map(cells).filter(|row: &Vec<&str>| !matches!(row[0], "name" | "bug")).collect()
+    lines
+        .map(cells)
+        .filter(|row: &Vec<&str>| !matches!(row[0], "name" | "bug" | "zone(9) says"))
+        .collect()
 }
 
 /// What stands between backquotes.
@@ -49,6 +52,14 @@ fn tests(cell: &str) -> Vec<(PathBuf, Vec<&str>)> {
         .collect()
 }
 
+/// Whether Rust's test harness runs a function of this name: of what stands between it and the item before, one line
+/// says so.
+fn is_test(text: &str, name: &str) -> bool {
+    let Some((before, _)) = text.split_once(&format!("fn {name}(")) else { return false };
+    let above = before.lines().rev().map(str::trim).skip_while(|line| line.is_empty());
+    above.take_while(|line| line.starts_with(['#', '/'])).any(|line| line == "#[test]")
+}
+
 #[test]
 fn every_test_that_it_names_exists() {
     let page = page();
@@ -59,10 +70,15 @@ fn every_test_that_it_names_exists() {
             let text = read(&path);
             assert!(!names.is_empty(), "{}: no test is named for {}", path.display(), row[0]);
             for name in names {
-                let rust = text.contains(&format!("fn {name}("));
-                let c = text.contains(&format!("void {name}("))
-                    || text.contains(&format!("int {name}("));
-                assert!(rust || c, "{}: no {name}, which is to show {}", path.display(), row[0]);
+                let is = match path.extension() {
+                    Some(rust) if rust == "rs" => is_test(&text, name),
+                    // What is static and not called, the compiler does not let pass.
+                    _ => {
+                        text.contains(&format!("static void {name}("))
+                            || name == "main" && text.contains("int main(")
+                    }
+                };
+                assert!(is, "{}: no {name}, which is to show {}", path.display(), row[0]);
                 count += 1;
             }
         }
@@ -136,5 +152,89 @@ fn every_symbol_that_it_names_is_exported() {
             let function = text.contains(&format!("fn {name}("));
             assert!(function || text.contains(&format!("static {name}:")), "there is no {name}");
         }
+    }
+}
+
+/// What the page calls things in Rust: what stands between backquotes in the columns "in Rust".
+fn rust_names(page: &str) -> BTreeSet<String> {
+    let (mut names, mut column) = (BTreeSet::new(), None);
+    for line in page.lines() {
+        let mut cells = line.trim_matches('|').split('|').map(str::trim);
+        if !line.starts_with('|') {
+            column = None;
+        } else if line.starts_with("| name ") {
+            column = cells.position(|cell| cell == "in Rust");
+        } else if let Some(cell) = column.and_then(|column| cells.nth(column)) {
+            names.extend(quoted(cell).map(str::to_owned));
+        }
+    }
+    names
+}
+
+/// All sources below a directory, one behind the other.
+fn sources(directory: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() && !path.ends_with("capi") {
+            text += &sources(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text += &read(&path);
+        }
+    }
+    text
+}
+
+#[test]
+fn every_name_in_rust_is_there() {
+    let face = sources(&root().join("uma-kmem-compat/src/freebsd"));
+    let engine = sources(&root().join("uma/src")) + &sources(&root().join("uma-core/src"));
+    let names = rust_names(&page());
+    assert!(names.len() > 100, "only {} names", names.len());
+    for name in names {
+        let (text, last) = match name.strip_prefix("uma::") {
+            Some(name) => (&engine, name.rsplit("::").next().unwrap_or(name)),
+            None => (&face, name.rsplit("::").next().unwrap_or(&name)),
+        };
+        let ways =
+            ["fn @(", "fn @<", "type @ ", "struct @ ", "struct @<", "const @ =", "mod @;", " @,\n"];
+        let is = ways.iter().any(|way| text.contains(&way.replace('@', last)));
+        assert!(is, "there is no {name} in Rust");
+    }
+}
+
+/// What the first header, of March 2002, declares.
+const OF_2002: &str = "
+    UMA_SMALLEST_UNIT uma_zone_t uma_ctor uma_dtor uma_init uma_fini uma_zcreate UMA_ZONE_PAGEABLE UMA_ZONE_ZINIT
+    UMA_ZONE_STATIC UMA_ZONE_OFFPAGE UMA_ZONE_MALLOC UMA_ZONE_NOFREE UMA_ALIGN_PTR UMA_ALIGN_LONG UMA_ALIGN_INT
+    UMA_ALIGN_SHORT UMA_ALIGN_CHAR UMA_ALIGN_CACHE uma_zdestroy uma_zalloc_arg uma_zalloc uma_zfree_arg uma_zfree
+    uma_alloc uma_free uma_startup uma_startup2 uma_reclaim uma_zone_set_obj uma_zone_set_allocf uma_zone_set_freef
+    UMA_SLAB_BOOT UMA_SLAB_KMEM UMA_SLAB_KMAP UMA_SLAB_PRIV UMA_SLAB_OFFP UMA_SLAB_MALLOC uma_prealloc
+    uma_zone_set_max";
+
+/// What today's declares, and what came and went in between.
+const SINCE: &str = "
+    uma_import uma_release uma_maxaction_t uma_zsecond_create uma_zcache_create uma_zsecond_add uma_find_refcnt
+    uma_zalloc_domain uma_zfree_domain uma_zalloc_pcpu uma_zalloc_pcpu_arg uma_zfree_pcpu uma_zfree_pcpu_arg
+    uma_zalloc_smr uma_zfree_smr uma_zone_set_smr uma_zone_get_smr uma_zwait uma_zone_set_maxcache uma_zone_get_max
+    uma_zone_get_cur uma_zone_set_warning uma_zone_set_maxaction uma_zone_reserve uma_zone_reserve_kva
+    uma_zone_set_init uma_zone_set_fini uma_zone_set_zinit uma_zone_set_zfini uma_reclaim_domain uma_zone_reclaim
+    uma_zone_reclaim_domain uma_reclaim_wakeup uma_reclaim_worker uma_zone_memory uma_zone_exhausted uma_limit
+    uma_set_limit uma_size uma_avail uma_get_cache_align_mask uma_set_cache_align_mask UMA_ALIGN_CACHE_AND_MASK
+    UMA_ALIGNOF SYSCTL_UMA_MAX SYSCTL_ADD_UMA_MAX SYSCTL_UMA_CUR SYSCTL_ADD_UMA_CUR pcpu_zone_4 pcpu_zone_8
+    pcpu_zone_16 pcpu_zone_32 pcpu_zone_64 UMA_ANYDOMAIN UMA_RECLAIM_DRAIN UMA_RECLAIM_DRAIN_CPU UMA_RECLAIM_TRIM
+    UMA_ZONE_UNMANAGED UMA_ZONE_CONTIG UMA_ZONE_NOTOUCH UMA_ZONE_MTXCLASS UMA_ZONE_VM UMA_ZONE_NOTPAGE
+    UMA_ZONE_SECONDARY UMA_ZONE_NOBUCKET UMA_ZONE_MAXBUCKET UMA_ZONE_MINBUCKET UMA_ZONE_CACHESPREAD UMA_ZONE_NODUMP
+    UMA_ZONE_PCPU UMA_ZONE_FIRSTTOUCH UMA_ZONE_ROUNDROBIN UMA_ZONE_SMR UMA_ZONE_NOKASAN UMA_ZONE_NOTRIM
+    UMA_ZONE_REFCNT UMA_ZONE_HASH UMA_ZONE_VTOSLAB UMA_ZONE_NUMA UMA_ZONE_NOBUCKETCACHE UMA_SLAB_KERNEL
+    UMA_STREAM_VERSION uma_stream_header uma_type_header uma_percpu_stat UTH_MAX_NAME UTH_ZONE_SECONDARY M_NOWAIT
+    M_WAITOK M_ZERO M_NOVM M_USE_RESERVE M_NODUMP M_NEVERFREED M_EXEC";
+
+#[test]
+fn nothing_of_the_originals_is_missing() {
+    let page = page();
+    let named: BTreeSet<&str> = quoted(&page).flat_map(|name| name.split(['(', ' '])).collect();
+    for name in OF_2002.split_whitespace().chain(SINCE.split_whitespace()) {
+        assert!(named.contains(name), "FreeBSD has {name}, and docs/uma.md has not");
     }
 }

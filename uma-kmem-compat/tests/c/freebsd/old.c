@@ -61,6 +61,50 @@ static void life_of_an_item(void)
 	CHECK_EQ(finis, inits);
 }
 
+/*
+ * What is in an item when it is freed is there when it is allocated again, the first two pointers too, and its init
+ * does not run again. The zone's name is a copy.
+ */
+static void contents_stay(void)
+{
+	char name[] = "keeping";
+	unsigned char *items[50], *again[50];
+	uma_zone_t zone;
+	int same = 0, made;
+
+	check_stay();
+	inits = finis = 0;
+	zone = uma_zcreate(name, 120, NULL, NULL, init, NULL, UMA_ALIGN_PTR, 0);
+	memset(name, 'x', 4);
+	for (int i = 0; i < 50; i++) {
+		items[i] = uma_zalloc(zone, M_WAITOK);
+		CHECK_EQ(*items[i], 3);
+		memset(items[i], 0x80 + i, 120);
+	}
+	made = inits;
+	for (int i = 0; i < 50; i++)
+		uma_zfree(zone, items[i]);
+	for (int i = 0; i < 50; i++) {
+		again[i] = uma_zalloc(zone, M_WAITOK);
+		for (int before = 0; before < 50; before++) {
+			if (again[i] != items[before])
+				continue;
+			same++;
+			for (int at = 0; at < 120; at++)
+				CHECK_EQ(again[i][at], 0x80 + before);
+		}
+	}
+	/* The others were fetched together with these, and are fresh. */
+	CHECK(same > 0);
+	CHECK(made < 1000 && inits >= made);
+	if (same == 50)
+		CHECK_EQ(inits, made);
+	CHECK_ABORTS("zone \"keeping\"", uma_prealloc(zone, -1));
+	for (int i = 0; i < 50; i++)
+		uma_zfree(zone, again[i]);
+	CHECK_EQ(uma_zdestroy(zone, M_NOWAIT), 0);
+}
+
 static uma_zone_t busy;
 
 static void *free_later(void *item)
@@ -220,6 +264,7 @@ int main(void)
 	uma_zfree(zone, item);
 	CHECK_EQ(uma_zdestroy(zone, M_NOWAIT), 0);
 	life_of_an_item();
+	contents_stay();
 	destroy();
 	flags();
 	constants();

@@ -274,6 +274,91 @@ static void cache_zone(void)
 		     uma_zcache_create("none", 64, NULL, NULL, NULL, NULL, NULL, release, NULL, 0));
 }
 
+static int refuse_zinit;
+
+static int pool_init(void *mem, int size, int flags)
+{
+	CHECK_EQ(size, 64);
+	CHECK(flags & (M_NOWAIT | M_WAITOK));
+	if (refuse_zinit)
+		return 12;
+	inits++;
+	memset(mem, 0x22, (size_t)size);
+	return 0;
+}
+
+static void pool_fini(void *mem, int size)
+{
+	CHECK_EQ(size, 64);
+	CHECK_EQ(*(unsigned char *)mem, 0x22);
+	finis++;
+}
+
+static int pool_ctor(void *mem, int size, void *arg, int flags)
+{
+	CHECK_EQ(size, 64);
+	CHECK(arg == &ctors && flags == M_NOWAIT);
+	CHECK_EQ(*(unsigned char *)mem, 0x22);
+	ctors++;
+	return 0;
+}
+
+static void pool_dtor(void *mem, int size, void *arg)
+{
+	CHECK_EQ(size, 64);
+	CHECK(arg == &dtors);
+	CHECK_EQ(*(unsigned char *)mem, 0x22);
+	dtors++;
+}
+
+/* In FreeBSD zinit and zfini of cache zones were never called, and such zones not reclaimed. */
+static void callbacks_of_a_cache_zone(void)
+{
+	void *items[10];
+
+	CHECK_EQ(pool_free, 64);
+	for (int later = 0; later < 2; later++) {
+		uma_zone_t zone;
+
+		reset();
+		zone = uma_zcache_create("called", 64, pool_ctor, pool_dtor, later ? NULL : pool_init,
+					 later ? NULL : pool_fini, import, release, pool, 0);
+		if (later) {
+			uma_zone_set_zinit(zone, pool_init);
+			uma_zone_set_zfini(zone, pool_fini);
+		}
+		for (int i = 0; i < 10; i++) {
+			items[i] = uma_zalloc_arg(zone, &ctors, M_NOWAIT);
+			CHECK(items[i] != NULL);
+		}
+		for (int i = 0; i < 10; i++)
+			uma_zfree_arg(zone, items[i], &dtors);
+		CHECK(inits >= 10);
+		CHECK(finis < inits);
+		CHECK_EQ(ctors, 10);
+		CHECK_EQ(dtors, 10);
+		uma_reclaim(UMA_RECLAIM_DRAIN_CPU);
+		CHECK_EQ(finis, inits);
+		CHECK_EQ(pool_free, 64);
+		/* What it refuses goes back, without zfini. */
+		refuse_zinit = 1;
+		CHECK(uma_zalloc(zone, M_WAITOK) == NULL);
+		refuse_zinit = 0;
+		CHECK_EQ(finis, inits);
+		CHECK_EQ(pool_free, 64);
+		CHECK_EQ(uma_zone_set_max(zone, 3), 3);
+		for (int i = 0; i < 4; i++) {
+			items[i] = uma_zalloc_arg(zone, &ctors, M_NOWAIT);
+			CHECK((items[i] != NULL) == (i < 3));
+		}
+		for (int i = 0; i < 3; i++)
+			uma_zfree_arg(zone, items[i], &dtors);
+		uma_zdestroy(zone);
+		CHECK_EQ(finis, inits);
+		CHECK_EQ(pool_free, 64);
+	}
+}
+
 static const char *flags_of(uma_zone_t zone)
 {
 	static char text[200];
@@ -560,6 +645,7 @@ int main(void)
 	set_while_cold();
 	secondary();
 	cache_zone();
+	callbacks_of_a_cache_zone();
 	flags();
 	zinit_and_nofree();
 	reclaims();
