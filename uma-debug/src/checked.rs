@@ -7,6 +7,7 @@ use lock_api::RawMutex;
 use uma_core::{AllocError, Item, ItemSource, Metadata, Process, Reclaim, Request, Stats};
 
 use crate::sync::{Ordering, fence};
+use crate::watched::Discard;
 use crate::{Checks, Witness};
 
 /// [`Checks`] in front of any source, on top of a stack of layers.
@@ -205,8 +206,8 @@ unsafe impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> ItemSource
         // SAFETY: passed on from the caller.
         unsafe {
             if self.checks.take_back(item) {
+                let _discard = Discard { source: &self.source, item };
                 self.checks.leave(item);
-                self.source.discard(item);
             }
         }
     }
@@ -218,7 +219,7 @@ unsafe impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> ItemSource
     fn reclaim(&self, mode: Reclaim) {
         // What is below gives back its own also if a hook unwinds here.
         let _below = Below(&self.source, mode);
-        if mode != Reclaim::Trim {
+        if mode >= Reclaim::Drain {
             self.flush();
         }
     }

@@ -263,20 +263,33 @@ impl<L: RawMutex, M: Metadata, W: Witness> Checks<L, M, W> {
     ///
     /// The caller owns the item, which came from the source that these checks are for.
     pub unsafe fn leave(&self, item: Item) {
-        if !self.hardening.live {
-            return;
+        // SAFETY: passed on from the caller.
+        if let Some(place) = unsafe { self.forget(item) } {
+            // SAFETY: passed on from the caller; the item was laid to rest.
+            unsafe { self.look(item, &place) };
         }
-        let Some(place) = self.table.get(item.addr()) else { return };
+    }
+
+    /// The same without the look. Returns the place of an item that was laid to rest.
+    ///
+    /// # Safety
+    ///
+    /// As [`leave`](Self::leave).
+    pub(crate) unsafe fn forget(&self, item: Item) -> Option<Place<'_>> {
+        if !self.hardening.live {
+            return None;
+        }
+        let place = self.table.get(item.addr())?;
         let rested = place.marks().is_some_and(|marks| marks & RESTING != 0);
         if self.hardening.poison {
             let pads = &self.subject.pads;
             poison::unpoison(item.as_ptr().wrapping_sub(pads.front()), pads.outer().size());
         }
-        if rested {
-            place.word.store(place.marked(0), Ordering::Release);
-            // SAFETY: passed on from the caller; the item was laid to rest.
-            unsafe { self.look(item, &place) };
+        if !rested {
+            return None;
         }
+        place.word.store(place.marked(0), Ordering::Release);
+        Some(place)
     }
 
     /// Lets the sanitizer know that the item may be used, and that what is around it may not.

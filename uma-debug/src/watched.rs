@@ -56,13 +56,35 @@ impl<S, L: RawMutex, M: Metadata, W: Witness> Watched<S, L, M, W> {
     }
 }
 
-/// Items on their way down, which get there also if a report of one unwinds.
-struct Down<'a, S: ItemSource>(&'a S, &'a [Item]);
+/// Items on their way down, which get there also if a report of one unwinds. Those after it go without a look
+/// then: one of them may have something to report as well, and a second panic would end the process.
+struct Down<'a, S: ItemSource, L: RawMutex, M: Metadata, W: Witness> {
+    source: &'a S,
+    checks: &'a Checks<L, M, W>,
+    items: &'a [Item],
+    looked: usize,
+}
 
-impl<S: ItemSource> Drop for Down<'_, S> {
+impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> Drop for Down<'_, S, L, M, W> {
     fn drop(&mut self) {
         // SAFETY: whoever released the items gave them up.
-        unsafe { self.0.release(self.1) };
+        unsafe {
+            self.items[self.looked..].iter().for_each(|&item| _ = self.checks.forget(item));
+            self.source.release(self.items);
+        }
+    }
+}
+
+/// An item to be taken apart below, also if a report of it unwinds.
+pub(crate) struct Discard<'a, S: ItemSource> {
+    pub(crate) source: &'a S,
+    pub(crate) item: Item,
+}
+
+impl<S: ItemSource> Drop for Discard<'_, S> {
+    fn drop(&mut self) {
+        // SAFETY: whoever discarded the item gave it up, and it came from the source.
+        unsafe { self.source.discard(self.item) };
     }
 }
 
@@ -83,12 +105,16 @@ unsafe impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> ItemSource
     }
 
     unsafe fn release(&self, items: &[Item]) {
-        let down = Down(&self.source, items);
-        if let Some(checks) = self.checks() {
+        let Some(checks) = self.checks() else {
+            // SAFETY: the caller's duty is passed on unchanged.
+            return unsafe { self.source.release(items) };
+        };
+        let mut down = Down { source: &self.source, checks, items, looked: 0 };
+        for &item in items {
+            down.looked += 1;
             // SAFETY: the caller owns the items, and they are going.
-            items.iter().for_each(|&item| unsafe { checks.leave(item) });
+            unsafe { checks.leave(item) };
         }
-        drop(down);
     }
 
     #[inline]
@@ -111,12 +137,11 @@ unsafe impl<S: ItemSource, L: RawMutex, M: Metadata, W: Witness> ItemSource
     }
 
     unsafe fn discard(&self, item: Item) {
+        let _discard = Discard { source: &self.source, item };
         if let Some(checks) = self.checks() {
             // SAFETY: the caller owns the item, and it is going.
             unsafe { checks.leave(item) };
         }
-        // SAFETY: the caller's duty is passed on unchanged.
-        unsafe { self.source.discard(item) }
     }
 
     fn wanted(&self) -> bool {

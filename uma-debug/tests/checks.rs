@@ -147,6 +147,59 @@ fn a_free_that_unwinds_loses_nothing() {
     });
 }
 
+/// Items on their way to their slabs get there, each once, also if the report of one unwinds; and of the others
+/// nothing is said later, however their memory looks when they are allocated again.
+#[test]
+fn items_that_leave_are_not_lost() {
+    let tier = Hardening::DEBUG.quarantine(100);
+    for at_once in [false, true] {
+        Bench::default().with(61, tier, false, |bench, zone| {
+            let slabs = zone.source().source().source();
+            let items = [(); 3].map(|()| take(zone));
+            items.into_iter().for_each(|item| free(zone, item));
+            let mut rested = Vec::new();
+            zone.checks().flush(&mut |item| rested.push(item));
+            assert_eq!((rested.len(), slabs.live()), (3, 3));
+            // SAFETY: the item is ours, as all of them.
+            unsafe { at(rested[1], 20).write(1) };
+            bench.clerk.panics.store(true, Ordering::Relaxed);
+            // SAFETY: as above, and they are given up.
+            let gone = caught(|| unsafe {
+                if at_once {
+                    zone.source().release(&rested);
+                } else {
+                    rested.iter().for_each(|&item| {
+                        let _ = caught(|| zone.source().discard(item));
+                    });
+                }
+            });
+            bench.clerk.panics.store(false, Ordering::Relaxed);
+            assert_eq!(gone.is_err(), at_once);
+            assert_eq!(bench.clerk.faults(), [Fault::WriteAfterFree(20, 1)]);
+            assert_eq!(slabs.live(), 0);
+            // SAFETY: the slab is there still, and what lies in it nobody's.
+            rested.iter().for_each(|&item| unsafe { at(item, 30).write(2) });
+            let again = [(); 3].map(|()| take(zone));
+            assert!(rested.iter().all(|item| again.contains(item)));
+            again.into_iter().for_each(|item| free(zone, item));
+        });
+    }
+}
+
+/// What is in quarantine stays there until it is asked for by name.
+#[test]
+fn only_a_drain_empties_the_quarantine() {
+    Bench::default().with(61, Hardening::DEBUG.quarantine(100), false, |_, zone| {
+        free(zone, take(zone));
+        for mode in [Reclaim::Idle, Reclaim::Trim] {
+            zone.reclaim(mode);
+            assert_eq!(zone.checks().quarantined(), 1, "after {mode:?}");
+        }
+        zone.reclaim(Reclaim::Drain);
+        assert_eq!(zone.checks().quarantined(), 0);
+    });
+}
+
 type Made<'a> = Constructed<&'a Pool, &'a CountingHooks>;
 
 /// Calls `test` with checks, and a quarantine of so many items, over hooks that unwind by plan.
