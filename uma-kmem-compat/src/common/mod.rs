@@ -19,6 +19,7 @@ pub(crate) mod heap;
 mod name;
 #[cfg(any(feature = "solaris", feature = "umem"))]
 pub(crate) mod objects;
+mod patience;
 pub mod policy;
 mod report;
 mod runs;
@@ -29,6 +30,7 @@ pub(crate) use self::{
     name::text,
 };
 pub(crate) use boundary::boundary;
+pub(crate) use patience::Patience;
 pub(crate) use policy::Switch;
 pub(crate) use report::System;
 pub(crate) use runs::Runs;

@@ -8,7 +8,6 @@ use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use std::alloc::Layout;
 use std::ffi::CString;
-use std::time::Duration;
 
 use uma::core::{ConfigError, Item, Request, Stats};
 use uma::{Hardening, RawZone, Reclaim};
@@ -18,6 +17,7 @@ use super::pages::Surroundings;
 use super::{Gfp, SLAB_DEBUG, SYSTEM, SlabFlags};
 #[cfg(feature = "capi")]
 use crate::common::Front;
+use crate::common::Patience;
 use crate::sync::{AtomicBool, Ordering};
 
 /// Bytes in a line of the processor's cache.
@@ -420,8 +420,11 @@ pub(super) fn insist<T>(
     }
     if result.is_none() && nofail {
         SYSTEM.report("__GFP_NOFAIL", format_args!("there is no memory for {whose}; waiting"));
+        let mut patience = Patience::new();
         while result.is_none() {
-            std::thread::sleep(Duration::from_millis(1));
+            if patience.wait() && gfp.contains(Gfp::DIRECT_RECLAIM) {
+                uma::reclaim(Reclaim::DrainCpu);
+            }
             result = attempt();
         }
     }

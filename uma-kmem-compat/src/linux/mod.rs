@@ -21,7 +21,7 @@
 //! - Caches are never merged, so names in reports are right. Objects of a size are packed as tightly as the
 //!   alignment allows.
 //! - `GFP_KERNEL` may fail, because nobody brings memory later: when there is no more, every cache is drained
-//!   once, and then the call fails. `__GFP_NOFAIL` goes on trying for ever.
+//!   once, and then the call fails. `__GFP_NOFAIL` goes on trying for ever, and has them drained again now and then.
 //! - Any function may be called in any context but a signal handler.
 //! - Debug flags choose what `uma`'s checks look at: every free, red zones, sums of free objects, owners.
 //! - Linux reports misuse and goes on, and so do we: see `linux.misuse` in [`policy`](crate::policy).

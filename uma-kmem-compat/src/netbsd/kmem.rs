@@ -3,13 +3,13 @@
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use uma::Reclaim;
 use uma::core::Request;
 use uma_malloc::{Malloc, MallocError, MallocFault, MallocStats, SizeClasses};
 
 use super::{DIAGNOSTIC, KmFlags, SYSTEM, WAITOK};
+use crate::common::Patience;
 use crate::common::fork::{Guard, Lock};
 use crate::sync::{AtomicBool, Ordering};
 
@@ -87,6 +87,7 @@ fn insist(size: usize, request: Request, first: MallocError) -> Option<NonNull<u
     static TOLD: AtomicBool = AtomicBool::new(false);
     let mut error = first;
     let mut drained = false;
+    let mut patience = Patience::new();
     loop {
         let MallocFault::Alloc(reason) = error.fault else { return None };
         if !reason.is_shortage() {
@@ -103,7 +104,9 @@ fn insist(size: usize, request: Request, first: MallocError) -> Option<NonNull<u
             if !TOLD.swap(true, Ordering::Relaxed) {
                 SYSTEM.report("KM_SLEEP", format_args!("no memory for {size} bytes; waiting"));
             }
-            std::thread::sleep(Duration::from_millis(1));
+            if patience.wait() {
+                uma::reclaim(Reclaim::DrainCpu);
+            }
         }
         match HEAP.alloc(size, request) {
             Ok(at) => return Some(at),

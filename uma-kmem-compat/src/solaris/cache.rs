@@ -5,7 +5,6 @@ use core::ffi::CStr;
 use core::ffi::c_void;
 use core::fmt;
 use core::ptr::NonNull;
-use core::time::Duration;
 use std::sync::Arc;
 
 use uma::Hardening;
@@ -15,6 +14,7 @@ use uma::debug::Fill;
 use super::{DESTROY, FAILING_CTOR, KMEM_FLAGS, Km, Kmc, NAME, SLEEP, SYSTEM, look_after};
 #[cfg(feature = "capi")]
 use crate::common::Front;
+use crate::common::Patience;
 use crate::common::objects::{self, Backing, Callbacks, MoveCallback, Objects, Owner, Wanted};
 
 /// Alignment in bytes of objects that ask for none (`KMEM_ALIGN`).
@@ -341,6 +341,7 @@ pub(super) fn insist<T>(
         result = attempt();
     }
     let mut told = false;
+    let mut patience = Patience::new();
     loop {
         let error = match result {
             Ok(got) => return Some(got),
@@ -369,7 +370,9 @@ pub(super) fn insist<T>(
                 return None;
             }
         }
-        std::thread::sleep(Duration::from_millis(1));
+        if patience.wait() && error.is_shortage() {
+            super::kmem_reap();
+        }
         result = attempt();
     }
 }

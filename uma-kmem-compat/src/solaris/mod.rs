@@ -19,8 +19,8 @@
 //!   memory enters the cache and the destructor when it leaves, in whatever thread that happens; a constructor
 //!   is told whether it may sleep.
 //! - `KM_SLEEP` does not fail for want of memory: all caches are reaped, callbacks included, then it is tried
-//!   again every millisecond (`solaris.sleep` of [`policy`](crate::policy) has other ways). With a
-//!   constructor that fails it returns null, as the original does and its manual does not say.
+//!   again every millisecond, with another reap now and then (`solaris.sleep` of [`policy`](crate::policy) has
+//!   other ways). With a constructor that fails it returns null, as the original does and its manual does not say.
 //! - `KM_PUSHPAGE` may use a reserve: pages set aside by the first such request of each cache.
 //! - What is free leaves the caches by itself: a thread looks after them every 15 s, and a cache that nobody
 //!   used since the last time is emptied.

@@ -8,6 +8,7 @@ use uma::core::{AllocError, Item, Request};
 
 use super::Pool;
 use super::bounds::Argument;
+use crate::common::Patience;
 use crate::netbsd::hooks::Telling;
 use crate::netbsd::{CACHE_ZERO, PoolFlags, SYSTEM, WAITOK};
 use crate::sync::Ordering;
@@ -20,7 +21,7 @@ impl Pool {
     ///
     /// At the hard limit the drain hook runs, once; then one that may wait does so until somebody puts an item,
     /// and others fail, after the warning. Where there is no memory it is the same, but that who may wait
-    /// first has all zones of the process drained, and tries every millisecond (see `netbsd.waitok`).
+    /// first has all zones of the process drained, and tries every millisecond, draining again now and then (see `netbsd.waitok`).
     #[inline]
     pub fn get(&self, flags: PoolFlags) -> Option<NonNull<u8>> {
         NonNull::new(self.get_or_null(flags))
@@ -72,6 +73,7 @@ impl Pool {
     fn insist(&self, flags: PoolFlags, request: Request, first: AllocError) -> Option<Item> {
         let waits = flags.contains(PoolFlags::WAITOK);
         let (mut reason, mut hooked, mut drained) = (first, false, false);
+        let mut patience = Patience::new();
         loop {
             if reason == AllocError::Limit {
                 if !hooked && self.call_hook(flags) {
@@ -99,7 +101,9 @@ impl Pool {
                 if !self.told_waits.swap(true, Ordering::Relaxed) {
                     SYSTEM.report("PR_WAITOK", format_args!("no memory for {self}; waiting"));
                 }
-                std::thread::sleep(PATIENCE);
+                if patience.wait() {
+                    uma::reclaim(Reclaim::DrainCpu);
+                }
             }
             match self.alloc(request) {
                 Ok(item) => return Some(item),

@@ -204,10 +204,7 @@ static void bounded_free(struct pool *pool, void *page)
 	pool_page_free(pool, page);
 }
 
-/*
- * As NetBSD's test of waiting for memory: gets until there is none; then one that may wait is served by what
- * another thread puts.
- */
+/* Gets until there is none; then one that may wait is served by what another thread puts. */
 static void memory(void)
 {
 	static const struct pool_allocator bounded = { bounded_alloc, bounded_free, 4096 };
@@ -250,6 +247,61 @@ static void memory(void)
 	CHECK_EQ(pages_left, 8);
 }
 
+/*
+ * As NetBSD's test of waiting for memory (uvmwait): all there is in the machine goes to one pool; then who waits at
+ * it is served by what another thread puts into another.
+ */
+static struct pool rich, poor;
+static void *store[32];
+
+static void *put_elsewhere(void *unused)
+{
+	/* When somebody waits, which is said. */
+	while (!__atomic_load_n(&check_count, __ATOMIC_ACQUIRE))
+		nap(10);
+	for (int i = 0; i < 32; i++)
+		pool_put(&rich, store[i]);
+	return unused;
+}
+
+static void memory_of_another_pool(void)
+{
+	const struct rlimit bound = { 256ul << 20, 256ul << 20 };
+	int status;
+	pid_t child = fork();
+
+	if (child == 0) {
+		pthread_t thread;
+		char *item;
+		long count = 0;
+
+		pool_init(&rich, 1024, 0, 0, 0, "rich", &pool_allocator_nointr, IPL_NONE);
+		pool_init(&poor, 1024, 0, 0, 0, "poor", &pool_allocator_nointr, IPL_NONE);
+		for (int i = 0; i < 32; i++)
+			CHECK((store[i] = pool_get(&rich, PR_NOWAIT)) != NULL);
+		CHECK_EQ(pthread_create(&thread, NULL, put_elsewhere, NULL), 0);
+		CHECK_EQ(setrlimit(RLIMIT_AS, &bound), 0);
+		while ((item = pool_get(&poor, PR_NOWAIT)) != NULL) {
+			CHECK(++count <= (256 << 20) / 1024);
+			*item = 'a';
+		}
+		CHECK_REPORTS(0, "");
+		/* What may wait has everything drained for it first, which may give some more. */
+		do {
+			CHECK((item = pool_get(&poor, PR_WAITOK)) != NULL);
+			CHECK(++count <= (256 << 20) / 1024);
+			*item = 'a';
+		} while (check_count == 0);
+		CHECK_EQ(pthread_join(thread, NULL), 0);
+		CHECK_REPORTS(1, "no memory for pool \"poor\"; waiting");
+		CHECK_EQ(uma_netbsd_pool_nout(&rich), 0);
+		CHECK_EQ(uma_netbsd_pool_nout(&poor), count);
+		_exit(0);
+	}
+	CHECK(waitpid(child, &status, 0) == child);
+	CHECK_EQ(status, 0);
+}
+
 /* What caches hold is had before anybody fails at a limit. */
 static void limit_of_a_cache(void)
 {
@@ -276,6 +328,8 @@ int main(void)
 	if (getenv("UMA_TEST_SHORT") && *getenv("UMA_TEST_SHORT"))
 		rounds = 100;
 	uma_compat_set_reporter(check_reporter);
+	if (!getenv("UMA_TEST_SHORT") || !*getenv("UMA_TEST_SHORT"))
+		memory_of_another_pool();
 	limit();
 	drain_hook();
 	contention();
