@@ -75,7 +75,9 @@ fn alloc(function: &'static str, size: usize, flags: Km, request: Request) -> *m
 /// Memory of `size` bytes, or null (`kmem_alloc`): for 0 bytes, and with [`Km::NOSLEEP`] if there is none. A
 /// multiple of 64 is aligned to 64, a multiple of pages to pages, everything to 8 bytes.
 pub fn kmem_alloc(size: usize, flags: Km) -> *mut c_void {
-    alloc("kmem_alloc", size, flags, flags.request())
+    let request = flags.request();
+    let request = if flags.contains(Km::ZERO) { request.zeroed() } else { request };
+    alloc("kmem_alloc", size, flags, request)
 }
 
 /// The same, filled with zeros (`kmem_zalloc`).

@@ -20,6 +20,10 @@ bitflags! {
         const PUSHPAGE = 4;
         /// With `NOSLEEP`: not urgent, so the reserve stays.
         const NORMALPRI = 8;
+        /// Memory of [`kmem_alloc`](super::kmem_alloc) is zeroed. Of the ports to Linux.
+        const ZERO = 0x1000;
+        /// Large memory is wanted: nothing. Of the ports to Linux.
+        const VMEM = 0x2000;
         const _ = !0;
     }
 }
@@ -83,5 +87,11 @@ bitflags! {
         const IDENTIFIER = 0x40_0000;
         /// All objects of a new slab go to the CPU's cache.
         const PREFILL = 0x80_0000;
+        /// Slabs need not be in one piece of the machine's memory: nothing, like the others of the ports to Linux.
+        const KVMEM = 0x100_0000;
+        /// The system's own caches are to be used: nothing.
+        const SLAB = 0x200_0000;
+        /// Its memory counts as free: nothing.
+        const RECLAIMABLE = 0x400_0000;
     }
 }

@@ -18,6 +18,9 @@
 #define KM_NORMALPRI 0x0008
 #define KM_VMFLAGS 0x00ff
 #define KM_FLAGS 0xffff
+/* Of the ports to Linux (SPL), with their values. */
+#define KM_ZERO 0x1000
+#define KM_VMEM 0x2000
 
 #define KMC_NOTOUCH 0x00010000
 #define KMC_NODEBUG 0x00020000
@@ -27,6 +30,10 @@
 #define KMC_KMEM_ALLOC 0x00200000
 #define KMC_IDENTIFIER 0x00400000
 #define KMC_PREFILL 0x00800000
+/* Of the ports to Linux; their values are taken by others here. */
+#define KMC_KVMEM 0x01000000
+#define KMC_SLAB 0x02000000
+#define KMC_RECLAIMABLE 0x04000000
 
 /* What a move callback returns. */
 typedef enum kmem_cbrc {
@@ -78,6 +85,17 @@ int kmem_debugging(void) UMA_SYMBOL(uma_solaris_kmem_debugging);
 
 /* Ours: pieces of memory of kmem_alloc in use. */
 uint64_t uma_solaris_kmem_alloc_active(void) UMA_SYMBOL(uma_solaris_kmem_alloc_active);
+
+/* Of the ports to Linux: objects in use, and bytes of one. */
+static inline uint64_t spl_kmem_cache_inuse(kmem_cache_t *cache)
+{
+	return kmem_cache_stat(cache, "buf_inuse");
+}
+
+static inline uint64_t spl_kmem_cache_entry_size(kmem_cache_t *cache)
+{
+	return kmem_cache_stat(cache, "buf_size");
+}
 
 UMA_C_END
 

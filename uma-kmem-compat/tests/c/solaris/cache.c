@@ -278,6 +278,38 @@ static void machine(void)
 	CHECK_EQ(uma_compat_set_policy("solaris.kmem_flags", "off"), 0);
 }
 
+/* What the ports to Linux add. */
+static void of_the_ports(void)
+{
+	static const int flags[] = { KMC_KVMEM, KMC_SLAB, KMC_RECLAIMABLE,
+				     KMC_KVMEM | KMC_NODEBUG | KMC_RECLAIMABLE };
+
+	uma_compat_set_reporter(check_reporter);
+	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
+		kmem_cache_t *cache = kmem_cache_create("port", 100, 0, NULL, NULL, NULL, NULL, NULL,
+							flags[i]);
+		void *object = kmem_cache_alloc(cache, KM_SLEEP | KM_VMEM);
+
+		CHECK(object != NULL);
+		CHECK_EQ(spl_kmem_cache_inuse(cache), 1);
+		CHECK_EQ(spl_kmem_cache_entry_size(cache), 100);
+		kmem_cache_free(cache, object);
+		CHECK_EQ(spl_kmem_cache_inuse(cache), 0);
+		kmem_cache_destroy(cache);
+	}
+	for (int i = 0; i < 200; i++) {
+		/* What was used before is zeroed, too. */
+		char *memory = kmem_alloc(1000, KM_SLEEP | KM_ZERO | KM_VMEM);
+
+		for (int at = 0; at < 1000; at++)
+			CHECK_EQ(memory[at], 0);
+		memset(memory, 1, 1000);
+		kmem_free(memory, 1000);
+	}
+	CHECK_REPORTS(0, "");
+	uma_compat_set_reporter(NULL);
+}
+
 int main(void)
 {
 	/* What is counted here happens when it is asked for, and not by time. */
@@ -291,5 +323,6 @@ int main(void)
 	reaping();
 	figures();
 	machine();
+	of_the_ports();
 	return 0;
 }

@@ -47,8 +47,8 @@ static void descriptions(void)
 	CHECK_ABORTS("flags", with(8, 0, KMC_IDENTIFIER));
 	CHECK_ABORTS("flags", with(8, 0, KMC_KMEM_ALLOC));
 	uma_compat_set_reporter(check_reporter);
-	kmem_cache_destroy(with(8, 0, 0x1000000));
-	CHECK_REPORTS(1, "unknown flags 0x1000000");
+	kmem_cache_destroy(with(8, 0, 0x8000000));
+	CHECK_REPORTS(1, "unknown flags 0x8000000");
 	uma_compat_set_reporter(NULL);
 }
 
