@@ -14,6 +14,7 @@ use core::num::NonZeroU64;
 use lock_api::RawMutex;
 
 use crate::gate::{Gate, UNLIMITED};
+use crate::source::Taken;
 use crate::sync::{AtomicU64, Ordering, const_unless_modelled};
 use crate::{AllocError, Item, ItemSource, Process, Reclaim, Request, Sleep, Stats};
 
@@ -163,7 +164,10 @@ unsafe impl<S: ItemSource, L: RawMutex, Z: Sleep> ItemSource for Limited<S, L, Z
         let charged = Charged { limit: self, count };
         // `count` is at most `into.len()`, so it fits.
         let imported = self.source.import(&mut into[..count as usize], request)?;
+        // SAFETY: the source has initialised so many, and they are not handed out before the end.
+        let taken = unsafe { Taken::new(self, &into[..imported]) };
         charged.settle(imported as u64);
+        taken.hand_out();
         Ok(imported)
     }
 

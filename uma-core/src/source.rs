@@ -158,6 +158,33 @@ pub unsafe trait ItemSource {
     fn settle(&self) {}
 }
 
+/// A batch on its way to the caller, given back if what is left to do unwinds: room that goes back wakes
+/// others.
+pub(crate) struct Taken<'a, S: ItemSource> {
+    source: &'a S,
+    items: &'a [MaybeUninit<Item>],
+}
+
+impl<'a, S: ItemSource> Taken<'a, S> {
+    /// # Safety
+    ///
+    /// The items are initialised, came from `source` in the state in which it hands them out, and are the caller's.
+    pub(crate) const unsafe fn new(source: &'a S, items: &'a [MaybeUninit<Item>]) -> Self {
+        Self { source, items }
+    }
+
+    pub(crate) const fn hand_out(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl<S: ItemSource> Drop for Taken<'_, S> {
+    fn drop(&mut self) {
+        // SAFETY: see `new`.
+        unsafe { self.source.release(self.items.assume_init_ref()) };
+    }
+}
+
 // SAFETY: forwards every method, also the provided ones, to an implementation that keeps the
 // contract. Two stacks over `&source` share it, which the contract allows: it is by value of source.
 unsafe impl<S: ItemSource + ?Sized> ItemSource for &S {

@@ -7,6 +7,7 @@ use lock_api::RawMutex;
 
 use super::members::{Member, Settle};
 use super::{Held, LimitGroup};
+use crate::source::Taken;
 use crate::sync::{AtomicU64, Ordering, const_unless_modelled};
 use crate::{AllocError, Item, ItemSource, Process, Reclaim, Request, Sleep, Stats};
 
@@ -158,6 +159,10 @@ unsafe impl<S: ItemSource, L: RawMutex, Z: Sleep> ItemSource for Grouped<'_, S, 
         // `count` is at most `into.len()`, so it fits.
         let imported = self.source.import(&mut into[..count as usize], request)?;
         held.bytes = (count - imported as u64) * each;
+        // SAFETY: the source has initialised so many, and they are not handed out before the end.
+        let taken = unsafe { Taken::new(self, &into[..imported]) };
+        drop(held);
+        taken.hand_out();
         Ok(imported)
     }
 

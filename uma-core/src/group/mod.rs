@@ -175,17 +175,8 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
     /// room than the bound. Callers that wait are served.
     pub fn write_off(&self) -> u64 {
         let bytes = self.lost.swap(0, Ordering::Relaxed);
+        let _above = self.parent.map(|group| WrittenOff { group, bytes });
         self.gate.refund(bytes);
-        for group in self.path().skip(1) {
-            // What was written off there already is not given back again.
-            let mut less = 0;
-            let change = |lost: u64| {
-                less = lost.min(bytes);
-                Some(lost - less)
-            };
-            let _ = group.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
-            group.gate.refund(less);
-        }
         bytes
     }
 
@@ -217,18 +208,19 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
     /// Takes room for up to `wanted` items of `each` bytes, and returns for how many.
     fn charge(&self, each: u64, wanted: u64) -> u64 {
         let mut count = wanted;
-        let mut below = Held { from: self, end: Some(self), bytes: 0 };
+        let mut held = Held { from: self, end: Some(self), bytes: 0 };
         for group in self.path() {
             let fits = group.gate.charge(each, count);
+            (held.end, held.bytes) = (group.parent, fits * each);
             // What is too much below goes back; from the first group nothing does, however much was wanted.
-            below.end = Some(group);
-            below.bytes = (count - fits).saturating_mul(each);
-            below.give_back();
+            let bytes = (count - fits).saturating_mul(each);
+            drop(Held { from: self, end: Some(group), bytes });
             if fits == 0 {
                 return 0;
             }
             count = fits;
         }
+        held.bytes = 0;
         count
     }
 
@@ -372,6 +364,28 @@ impl Drop for Hungry<'_> {
     }
 }
 
+/// What was lost in groups below, given up in this one and those it is in.
+struct WrittenOff<'a, 'p, L: RawMutex, Z: Sleep> {
+    group: &'a LimitGroup<'p, L, Z>,
+    bytes: u64,
+}
+
+impl<L: RawMutex, Z: Sleep> Drop for WrittenOff<'_, '_, L, Z> {
+    fn drop(&mut self) {
+        let Self { group, bytes } = *self;
+        // What was written off here already is not given back again.
+        let mut less = 0;
+        let change = |lost: u64| {
+            less = lost.min(bytes);
+            Some(lost - less)
+        };
+        let _ = group.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+        // Also if a wake-up unwinds here.
+        let _above = group.parent.map(|group| WrittenOff { group, bytes });
+        group.gate.refund(less);
+    }
+}
+
 /// Room in the groups from one up to, and without, another. Dropped, it goes to whoever waits for it.
 struct Held<'a, 'p, L: RawMutex, Z: Sleep> {
     from: &'a LimitGroup<'p, L, Z>,
@@ -379,25 +393,14 @@ struct Held<'a, 'p, L: RawMutex, Z: Sleep> {
     bytes: u64,
 }
 
-impl<L: RawMutex, Z: Sleep> Held<'_, '_, L, Z> {
-    fn give_back(&mut self) {
-        let bytes = core::mem::take(&mut self.bytes);
-        if bytes == 0 {
-            return;
-        }
-        let mut next = Some(self.from);
-        while let Some(group) = next {
-            if self.end.is_some_and(|end| ptr::eq(group, end)) {
-                break;
-            }
-            group.gate.refund(bytes);
-            next = group.parent;
-        }
-    }
-}
-
 impl<L: RawMutex, Z: Sleep> Drop for Held<'_, '_, L, Z> {
     fn drop(&mut self) {
-        self.give_back();
+        let Self { from, end, bytes } = *self;
+        if bytes == 0 || end.is_some_and(|end| ptr::eq(from, end)) {
+            return;
+        }
+        // Also if a wake-up unwinds here; a second panic aborts.
+        let _above = from.parent.map(|from| Held { from, end, bytes });
+        from.gate.refund(bytes);
     }
 }
