@@ -270,6 +270,7 @@ impl Owned {
     /// # Safety
     ///
     /// The caller owns the item, and gives it to the bucket if this returns `true`.
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(crate) unsafe fn push(&mut self, item: Item) -> bool {
         // SAFETY: we own the bucket; the item is the caller's.
         unsafe { Bucket::push(self.0, item) }

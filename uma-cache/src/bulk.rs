@@ -100,19 +100,17 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
                 return;
             }
             let Some(mut hand) = self.take(which) else { continue };
-            // SAFETY: passed on from the caller; what is pushed is no longer in the rest.
-            let put = unsafe { hand.bucket.push_many(rest.items) };
-            rest.items = &rest.items[put..];
+            // SAFETY: passed on from the caller.
+            unsafe { rest.put(&mut hand) };
             drop(hand.install(which));
         }
         let _busy = (!rest.items.is_empty()).then(|| Busy::new(&self.busy));
         while !rest.items.is_empty() {
             let Some(mut empty) = self.take_empty() else { return };
             // SAFETY: as above.
-            let put = unsafe { empty.bucket.push_many(rest.items) };
-            rest.items = &rest.items[put..];
+            let all = unsafe { rest.put(&mut empty) };
             // A full one is for the depot; the last, partly filled one for this CPU.
-            if rest.items.is_empty() {
+            if all {
                 drop(empty.install(Which::Free));
             }
         }

@@ -120,6 +120,20 @@ pub(crate) struct Taken<'a, 'i, S: ItemSource, C: PerCpu, L: RawMutex, M: Metada
     pub(crate) items: &'i [Item],
 }
 
+impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Taken<'_, '_, S, C, L, M> {
+    /// Puts as many items into a bucket as it has room for, and returns whether those were all.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the items, and gives up those that are not in here any more.
+    pub(crate) unsafe fn put(&mut self, hand: &mut Hand<'_, S, C, L, M>) -> bool {
+        // SAFETY: passed on from the caller; what is pushed is no longer in here.
+        let put = unsafe { hand.bucket.push_many(self.items) };
+        self.items = &self.items[put..];
+        self.items.is_empty()
+    }
+}
+
 impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> Drop for Taken<'_, '_, S, C, L, M> {
     fn drop(&mut self) {
         if self.items.is_empty() {
@@ -180,13 +194,20 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     #[cold]
     #[inline(never)]
     pub(crate) unsafe fn free_slow(&self, item: Item) {
-        // SAFETY: passed on from the caller.
-        if self.may_cache() && unsafe { self.trade(item) } {
-            return;
+        let one = [item];
+        // Until a bucket has taken it, also if a hook unwinds before.
+        let mut rest = Taken { cache: self, items: &one };
+        if self.may_cache() {
+            // SAFETY: passed on from the caller.
+            unsafe { self.trade(&mut rest) };
         }
-        self.count(Traffic { allocs: 0, frees: 1 });
-        // SAFETY: passed on from the caller; the item was not taken.
-        unsafe { self.source.free(item) };
+        let left = rest.items;
+        core::mem::forget(rest);
+        if !left.is_empty() {
+            self.count(Traffic { allocs: 0, frees: 1 });
+            // SAFETY: passed on from the caller; the item was not taken.
+            unsafe { self.source.free(item) };
+        }
     }
 
     /// Whether items may be put into buckets just now.
@@ -252,31 +273,30 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         Ok(Some(item[0]))
     }
 
-    /// Puts an item into the CPU's `free` bucket or, if that is full, trades it for an empty one. Returns
-    /// `false`, with nothing done, if buckets cannot be had.
+    /// Puts one item into the CPU's `free` bucket or, if that is full, trades it for an empty one. If buckets
+    /// cannot be had the item stays in `rest`.
     ///
     /// # Safety
     ///
-    /// The caller owns the item, and gives it up if this returns `true`.
-    unsafe fn trade(&self, item: Item) -> bool {
+    /// The caller owns the item, and gives it up if it is not in `rest` any more.
+    unsafe fn trade(&self, rest: &mut Taken<'_, '_, S, C, L, M>) {
         let _underway = Underway::uncounted(self);
-        let Some(mut full) = self.take(Which::Free) else { return false };
+        let Some(mut full) = self.take(Which::Free) else { return };
         // SAFETY: the item is the caller's.
-        if unsafe { full.bucket.push(item) } {
+        if unsafe { rest.put(&mut full) } {
             drop(full.install(Which::Free));
-            return true;
+            return;
         }
         let Some(mut empty) = self.trade_off(&mut full) else {
             drop(full.install(Which::Free));
-            return false;
+            return;
         };
         // SAFETY: as above.
-        let pushed = unsafe { empty.bucket.push(item) };
+        unsafe { rest.put(&mut empty) };
         // The empty one becomes the `alloc` bucket, which pushes try first: more frees are likely to
         // follow. The full one that was there waits in the other place.
         drop(empty.install(Which::Alloc).install(Which::Free));
         drop(full);
-        pushed
     }
 
     /// Takes a bucket of the CPU we are on in hand, or `None` if the slot declines.

@@ -7,15 +7,16 @@ use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
 
 use parking_lot::RawMutex;
 use uma_cache::{BucketCache, CacheConfig, CpuLocks, CurrentCpu};
 use uma_core::{
-    AllocError, Constructed, Item, ItemSource, Limited, NoSleep, Reclaim, Request, Stats,
+    AllocError, Constructed, Item, ItemSource, Limited, Metadata, NoSleep, Reclaim, Request, Stats,
 };
 use uma_keg::{Keg, NoMetadata, SlabConfig, SlabLayout};
 use uma_testkit::hooks::{CountingHooks, Hook};
-use uma_testkit::{Budget, Fake, HeapMeta, Rng, conformance};
+use uma_testkit::{Budget, Fake, HeapMeta, Pool, Rng, conformance};
 
 const CPUS: usize = 3;
 const LIMIT: u64 = 40;
@@ -362,6 +363,66 @@ fn a_drain_goes_on_after_a_panic() {
     assert_eq!(stats(&cache).cached, 0);
     drop(cache);
     below.assert_over();
+}
+
+/// Metadata that has nothing from some moment on, when somebody also comes to wait for an item.
+struct Scarce<'a> {
+    heap: HeapMeta,
+    pool: &'a Pool,
+    scarce: Cell<bool>,
+}
+
+// SAFETY: forwards to an implementation that keeps the contract.
+unsafe impl Metadata for Scarce<'_> {
+    fn alloc_meta(&self, layout: Layout) -> Option<NonNull<u8>> {
+        if self.scarce.get() {
+            self.pool.want(true);
+            return None;
+        }
+        self.heap.alloc_meta(layout)
+    }
+
+    unsafe fn free_meta(&self, at: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.heap.free_meta(at, layout) }
+    }
+}
+
+/// A free for which there is no bucket, and in which a hook unwinds before the item could go past them: it
+/// goes all the same.
+#[test]
+fn a_free_that_unwinds_loses_nothing() {
+    quiet_planned_panics();
+    for (batch, k) in [(false, 1), (false, 3), (true, 1), (true, 3)] {
+        let pool = Pool::new(Layout::new::<u64>(), 100, 2);
+        let metadata = Scarce { heap: HeapMeta::new(), pool: &pool, scarce: Cell::new(false) };
+        let hooks = CountingHooks::new();
+        // SAFETY: these hooks do not touch the items.
+        let made = unsafe { Constructed::new(&pool, &hooks) };
+        let config = CacheConfig::with_bucket(2);
+        let cache: BucketCache<_, _, RawMutex, _> =
+            BucketCache::new(made, CpuLocks::new(Chosen), &metadata, config);
+        let items: Vec<_> = (0..9).map(|_| cache.alloc(Request::NOWAIT).unwrap()).collect();
+        metadata.scarce.set(true);
+        hooks.panic_at(Hook::Fini, k);
+        let each = if batch { items.len() } else { 1 };
+        let unwound = items.chunks(each).filter(|items| {
+            // SAFETY: the items came from there, and each is given up once.
+            let free = || unsafe {
+                match items {
+                    [item] => cache.free(*item),
+                    items => cache.release(items),
+                }
+            };
+            catch_unwind(AssertUnwindSafe(free)).is_err()
+        });
+        assert_eq!(unwound.count(), 1);
+        assert_eq!(pool.out(), 0, "items that nobody has");
+        let mut stats = Stats::default();
+        cache.visit_stats(&mut stats);
+        assert_eq!((stats.allocs, stats.frees, stats.cached), (9, 9, 0));
+        hooks.assert_balanced();
+    }
 }
 
 /// Nor does a panic while the cache is dropped leave its own memory behind.
