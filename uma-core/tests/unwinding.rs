@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU64;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Wake, Waker};
 
@@ -75,7 +76,31 @@ fn losses_are_written_off_everywhere() {
         assert_eq!((group.lost_bytes(), group.bytes()), (0, 0), "{}", group.name());
     }
     // SAFETY: the item came from the pool, and is given up.
-    unsafe { (&pool).free(item) };
+    unsafe { pool.free(item) };
+}
+
+/// A limit that is lowered refuses who needs more, and has all caches drained, whatever the refused one does.
+#[test]
+fn a_limit_that_is_lowered_drains() {
+    static GROUP: Group = LimitGroup::new("group", bytes(16), NoSleep);
+    static SETTLED: AtomicUsize = AtomicUsize::new(0);
+    unsafe fn settle(_: *const ()) {
+        SETTLED.fetch_add(1, Ordering::Relaxed);
+    }
+    let (small, large) = (Pool::new(ITEM, 10, 4), Pool::new(Layout::new::<[u64; 2]>(), 10, 4));
+    let (cached, zone) = (Grouped::new(&small, Some(&GROUP)), Grouped::new(&large, Some(&GROUP)));
+    // SAFETY: it stays where it is until it leaves.
+    unsafe { cached.join(std::ptr::null(), settle) };
+    let items = [(); 2].map(|()| cached.alloc(Request::NOWAIT).unwrap());
+    let mut task = Box::pin(async { assert!(zone.place(|| {}).await.is_err()) });
+    wait(task.as_mut());
+    let before = SETTLED.load(Ordering::Relaxed);
+    must_unwind(|| GROUP.set_max_bytes(bytes(8)));
+    assert!(SETTLED.load(Ordering::Relaxed) > before, "the caches hold more than the limit");
+    assert!(task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    cached.leave(|| {});
+    // SAFETY: the items came from there, and are given up.
+    items.into_iter().for_each(|item| unsafe { cached.free(item) });
 }
 
 thread_local! {

@@ -152,10 +152,19 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
     /// that is out, the caches of all zones under this group are drained. Callers that wait for an item larger
     /// than the new limit fail.
     pub fn set_max_bytes(&self, bytes: Option<NonZeroU64>) {
-        self.gate.set_max(Self::bound(bytes));
-        if self.gate.wanted() {
-            self.drain();
+        /// Drains also if a wake-up unwinds, of somebody who is served or refused.
+        struct Drained<'a, 'p, L: RawMutex, Z: Sleep>(&'a LimitGroup<'p, L, Z>);
+
+        impl<L: RawMutex, Z: Sleep> Drop for Drained<'_, '_, L, Z> {
+            fn drop(&mut self) {
+                if self.0.gate.wanted() {
+                    self.0.drain();
+                }
+            }
         }
+
+        let _drained = Drained(self);
+        self.gate.set_max(Self::bound(bytes));
     }
 
     /// Bytes in items that are out, in use or in the caches of the zones under this group.
