@@ -284,6 +284,17 @@ impl<L: RawMutex, P: PageSupplier> GuardPool<L, P> {
         Ok(())
     }
 
+    /// Leaves an item that `take_back` accepted to its user after all.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the item, which is one of the pool that was taken back, and gives it up.
+    pub unsafe fn keep(&self, item: Item) {
+        if let Some((_, slot, _)) = self.slot_at(item.addr()) {
+            self.books.lock().slots[slot].stage = Stage::Live;
+        }
+    }
+
     /// What was written beside an item that `take_back` accepted, on its pages.
     ///
     /// # Safety

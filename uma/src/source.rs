@@ -7,6 +7,19 @@ use uma_core::{AllocError, Hooks, Item, ItemSource, Reclaim, Request, Stats};
 
 use crate::{Origin, Platform, RawZone};
 
+/// A batch that is its caller's once it was told of: a subscriber may unwind.
+struct Told<'a, S: ItemSource> {
+    zone: &'a S,
+    items: &'a [MaybeUninit<Item>],
+}
+
+impl<S: ItemSource> Drop for Told<'_, S> {
+    fn drop(&mut self) {
+        // SAFETY: the zone has initialised these, and handed them out to nobody.
+        unsafe { self.zone.release(self.items.assume_init_ref()) };
+    }
+}
+
 // SAFETY: forwards to the stack, which keeps the contract. A zone that was never used has handed out
 // nothing, so nothing can come back to it.
 unsafe impl<P, H, O> ItemSource for RawZone<P, H, O>
@@ -26,7 +39,9 @@ where
         request: Request,
     ) -> Result<usize, AllocError> {
         let imported = self.stack()?.import(into, request);
+        let told = Told { zone: self, items: &into[..imported.unwrap_or(0)] };
         self.tell_growth_if_made();
+        core::mem::forget(told);
         imported.inspect_err(|&reason| self.notice_if_made(reason))
     }
 

@@ -10,6 +10,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use uma::core::{ItemSource, Request};
 use uma::{RawZone, Reclaim, Zone};
+use uma_testkit::caught;
 
 /// Writes every event of the target `uma` down, and uses a zone while it does.
 #[derive(Clone, Default)]
@@ -109,5 +110,48 @@ fn every_slab_is_told_once() {
         });
         assert!(slabs > 20);
         assert_eq!(told, slabs);
+    });
+}
+
+/// A subscriber that unwinds when it hears of slabs.
+struct Startled;
+
+impl Subscriber for Startled {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "uma"
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        assert!(!text.0.contains("slabs="), "as planned");
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// What was allocated when a subscriber unwinds goes back, and what is destroyed is.
+#[test]
+fn a_subscriber_that_unwinds() {
+    let layout = Layout::from_size_align(1000, 8).unwrap();
+    let zone = RawZone::builder("startling", layout).build().unwrap();
+    tracing::subscriber::with_default(Startled, || {
+        let mut items = [std::mem::MaybeUninit::uninit(); 500];
+        assert!(caught(|| zone.import(&mut items, Request::NOWAIT)).is_err());
+        zone.reclaim(Reclaim::DrainCpu);
+        assert_eq!((zone.stats().used(), zone.stats().bytes), (0, 0));
+        assert!(caught(|| zone.alloc(Request::NOWAIT)).is_err());
+        zone.reclaim(Reclaim::DrainCpu);
+        assert_eq!((zone.stats().used(), zone.stats().bytes), (0, 0));
     });
 }

@@ -133,7 +133,7 @@ fn edges_are_shared<P: Platform>() {
 }
 
 /// Runs what is left to do when it is dropped, also if a hook unwinds.
-struct Otherwise<F: FnMut()>(F);
+pub(super) struct Otherwise<F: FnMut()>(pub(super) F);
 
 impl<F: FnMut()> Drop for Otherwise<F> {
     fn drop(&mut self) {
@@ -238,7 +238,9 @@ impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
         // SAFETY: as above; an item whose ctor fails goes back past the checks, as one not in use.
         unsafe {
             let item = self.zone.prepare(item, arg, request)?;
+            let doubtful = Otherwise(|| self.zone.discard(item));
             edge.checks.hand_out(item);
+            core::mem::forget(doubtful);
             Ok(item)
         }
     }
@@ -354,6 +356,13 @@ impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
             report(fault);
             return;
         }
+        // SAFETY: the item was taken back just now.
+        let again = Otherwise(|| unsafe { pool.keep(item) });
+        // SAFETY: as above.
+        if let Some(fault) = unsafe { pool.look(item) } {
+            report(fault);
+        }
+        core::mem::forget(again);
         let _bury = Otherwise(|| {
             // SAFETY: the item was taken back, and its user, dtor and fini are done with it. The shadow
             // came from the source, and has been nobody's since.
@@ -365,9 +374,6 @@ impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
         });
         // SAFETY: the item is ours, and went through init and ctor.
         unsafe {
-            if let Some(fault) = pool.look(item) {
-                report(fault);
-            }
             let _fini = Otherwise(|| finish(hooks, item));
             hooks.dtor(item, arg);
         }

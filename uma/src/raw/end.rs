@@ -7,7 +7,7 @@ use uma_core::{Hooks, ItemSource, Metadata, Reclaim};
 use uma_keg::Keg;
 
 use super::build::Config;
-use super::checked::Edge;
+use super::checked::{Edge, Otherwise};
 use super::{Core, Origin, RawZone, Slabs};
 use crate::sync::Ordering;
 use crate::{Platform, event};
@@ -53,7 +53,8 @@ where
         // SAFETY: the zone is being dropped and holds its pinned part, which is therefore alive.
         let core = unsafe { self.core.as_ref() };
         let live = core.in_use();
-        event::destroyed(&self.zone.config.name, live);
+        // At the end: a subscriber may unwind.
+        let _told = Otherwise(|| event::destroyed(&self.zone.config.name, live));
         if live == 0 {
             // SAFETY: the zone gives up its hold here; it was closed, and no item of it is out.
             unsafe { Core::let_go(self.core, platform) };
@@ -105,11 +106,12 @@ impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
         unsafe {
             platform.registry().remove(&this.node);
             let edge = this.edge;
+            // Both also if a hook unwinds, or the end of the hooks themselves.
+            let _edge = Otherwise(|| edge.into_iter().for_each(|it| Edge::delete(it.0, platform)));
+            let _memory = Otherwise(|| {
+                platform.metadata().free_meta(core.cast(), Layout::new::<Self>());
+            });
             core.drop_in_place();
-            platform.metadata().free_meta(core.cast(), Layout::new::<Self>());
-            if let Some(edge) = edge {
-                Edge::delete(edge.0, platform);
-            }
         }
     }
 }

@@ -28,8 +28,8 @@ use alarm::Alarm;
 pub use alarm::{AtLimit, set_zone_warnings};
 pub(crate) use build::Config;
 pub use build::RawZoneBuilder;
-use checked::EdgePtr;
 pub use checked::ZoneWitness;
+use checked::{EdgePtr, Otherwise};
 pub use destroy::{Busy, InUse};
 pub use limits::GroupIn;
 #[cfg(feature = "std")]
@@ -318,7 +318,10 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         let core = self.core().map_err(|reason| self.error(reason))?;
         // SAFETY: the caller's duty is passed on unchanged.
         let item = unsafe { self.alloc_noticing(core, arg, request) };
+        // SAFETY: allocated just now, and its user's only if nobody unwinds who is told.
+        let back = Otherwise(|| _ = item.map(|item| unsafe { core.free(item) }));
         self.tell_growth(core);
+        core::mem::forget(back);
         // Checks must see every item, so with them there is no short way.
         if core.edge().is_none() {
             // SAFETY: it is the cache of this zone, which goes when the zone is dropped.

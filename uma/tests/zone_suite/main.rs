@@ -1,5 +1,6 @@
 //! One suite of zone tests, on every supplier of pages and every way to the slots.
 
+mod ends;
 mod platforms;
 mod suite;
 

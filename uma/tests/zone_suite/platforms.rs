@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use parking_lot::RawMutex;
@@ -143,6 +143,8 @@ pub(crate) struct Machine<P, C> {
     pub metadata: Books,
     pub reports: Mutex<Vec<String>>,
     pub tier: Hardening,
+    /// Whether nobody may ask which thread it is.
+    pub secretive: AtomicBool,
     registry: Registry<RawMutex>,
 }
 
@@ -163,6 +165,7 @@ impl<P, C> Machine<P, C> {
             metadata: Books { from, plan: FailPlan::new(), out: AtomicUsize::new(0) },
             reports: Mutex::default(),
             tier: Hardening::RELEASE,
+            secretive: AtomicBool::new(false),
             registry: Registry::new(),
         }
     }
@@ -221,6 +224,11 @@ where
 
     fn hardening(&self, _: &Name) -> Hardening {
         self.0.tier
+    }
+
+    fn thread(&self) -> u64 {
+        assert!(!self.0.secretive.load(Ordering::Relaxed), "as planned");
+        1
     }
 
     fn report(&self, message: fmt::Arguments<'_>) {
