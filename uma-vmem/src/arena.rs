@@ -357,11 +357,11 @@ impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Arena<L, M, W, P> {
             self.discard(memory);
         }
         if served {
+            let emptied = Emptied { arena: self, addr };
             self.wake(woken);
             // Those served mostly lie in what was freed; but if another thread freed more meanwhile, they
             // may lie in that, and this span is free.
-            let mut state = self.state.lock();
-            span = self.retire(&mut state, |segments| segments.retire_at(addr));
+            span = emptied.take();
         }
         self.give_back(span)
     }
@@ -508,6 +508,31 @@ impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Arena<L, M, W, P> {
             core::mem::forget(others);
             next = self.state.lock().serve();
         }
+    }
+}
+
+/// The span around a segment that was freed, which may be wholly free: given back if a wake-up unwinds.
+struct Emptied<'a, L: RawMutex, M: Metadata, W: Sleep, P: Import> {
+    arena: &'a Arena<L, M, W, P>,
+    addr: usize,
+}
+
+impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Emptied<'_, L, M, W, P> {
+    /// Takes it out of the books if it is.
+    fn look(&self) -> Option<Span> {
+        let mut state = self.arena.state.lock();
+        self.arena.retire(&mut state, |segments| segments.retire_at(self.addr))
+    }
+
+    fn take(self) -> Option<Span> {
+        core::mem::ManuallyDrop::new(self).look()
+    }
+}
+
+impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Drop for Emptied<'_, L, M, W, P> {
+    fn drop(&mut self) {
+        // Of a span that the parent does not take back there is nobody to hear.
+        let _ = self.arena.give_back(self.look());
     }
 }
 

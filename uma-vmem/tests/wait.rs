@@ -352,3 +352,70 @@ fn wakers_run_without_the_lock() {
     assert!(CALLS.load(Ordering::SeqCst) >= 5);
     assert_eq!(HELD.load(Ordering::SeqCst), 0, "of {CALLS:?} calls so many ran under the lock");
 }
+
+type Importing = Arena<RawMutex, HeapMeta, Chained, &'static Waiting>;
+
+static ROOT: OnceLock<Waiting> = OnceLock::new();
+static CHILD: OnceLock<Importing> = OnceLock::new();
+
+/// [`Park`], whose first wake-up frees another segment, and whose second unwinds.
+struct Chained(AtomicUsize);
+
+impl Sleep for Chained {
+    type Waker = Thread;
+
+    fn now(&self) -> u64 {
+        Park.now()
+    }
+
+    fn waker(&self) -> Thread {
+        Park.waker()
+    }
+
+    fn sleep(&self, until: Deadline) {
+        Park.sleep(until);
+    }
+
+    fn wake(&self, waker: &Thread) {
+        Park.wake(waker);
+        match self.0.fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                let freed = catch_unwind(AssertUnwindSafe(|| CHILD.get().unwrap().free(10, 4)));
+                assert!(freed.is_err(), "the second wake-up was not of this free");
+            }
+            1 => panic!("as planned"),
+            _ => {}
+        }
+    }
+}
+
+/// A span that is free, though its last free served somebody else, goes back also if that one's wake-up unwinds.
+#[test]
+fn a_span_goes_back_though_a_wake_up_unwinds() {
+    let root = ROOT.get_or_init(|| arena(14));
+    let config = ArenaConfig::new("child", 1).unwrap();
+    let chained = Chained(AtomicUsize::new(0));
+    let child = CHILD.get_or_init(|| Arena::xcreate(config, root, HeapMeta::new(), chained));
+    for (size, at) in [(10, 0), (4, 10)] {
+        assert_eq!(child.alloc(size, Policy::Instant, Request::NOWAIT).unwrap(), at);
+    }
+    assert_eq!((root.stats().in_use, child.stats().spans), (14, 2));
+    thread::scope(|scope| {
+        let waiters: Vec<_> = [(2, 1), (6, 2)]
+            .into_iter()
+            .map(|(size, count)| {
+                let waiter = scope.spawn(move || child.alloc(size, Policy::Best, patient()));
+                until(|| child.waiting() == count);
+                waiter
+            })
+            .collect();
+        // It serves the first; the free in its wake-up has room for the second only here, too.
+        child.free(0, 10).unwrap();
+        for waiter in waiters {
+            assert!(waiter.join().unwrap().unwrap() < 10);
+        }
+    });
+    let stats = child.stats();
+    assert_eq!((stats.in_use, stats.spans, stats.imported), (8, 1, 10));
+    assert_eq!(root.stats().in_use, 10, "a span that is nobody's");
+}
