@@ -16,7 +16,8 @@ pub struct Stats {
     pub limit: u64,
     /// Allocations that succeeded since the zone was made (`REQ`).
     pub allocs: u64,
-    /// Items freed since the zone was made.
+    /// Items freed since the zone was made. A second free of the same item counts, too: that it was one is found
+    /// later, by the slab, if at all.
     pub frees: u64,
     /// Allocations that failed (`FAIL`).
     pub fails: u64,
@@ -51,7 +52,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Items in use: allocations less frees (`USED`).
+    /// Items in use: allocations less frees (`USED`), and never below 0. Where an item was freed twice it is one
+    /// too few.
     pub const fn used(&self) -> u64 {
         self.allocs.saturating_sub(self.frees)
     }

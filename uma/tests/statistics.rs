@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use uma::core::{Item, Request};
 use uma::stream::{SECONDARY, SIZES, Stream, StreamError};
 use uma::{Host, Platform, RawZone, Reclaim};
+use uma_testkit::caught;
 
 /// Whoever looks at all zones takes buckets out for a moment, so tests that count what lies in them go one by
 /// one.
@@ -283,4 +284,38 @@ impl Cpus for Host {
         use uma::cache::PerCpu;
         self.cpus().cpus()
     }
+}
+
+/// An item that is freed twice is counted twice where frees are, as `Stats` says; but no figure
+/// falls below zero, what the slabs say stays right, and so does whether something is in use in the end.
+#[test]
+fn a_double_free_wraps_nothing() {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    let _alone = alone();
+    let layout = Layout::from_size_align(100, 8).unwrap();
+    let zone = RawZone::builder("freed twice", layout).bucket(0).max_items(10).build().unwrap();
+    let items: Vec<_> = (0..3).map(|_| zone.alloc(Request::NOWAIT).unwrap()).collect();
+    // SAFETY: the items came from there; those freed once more are the misuse under test, which the slab
+    // refuses.
+    let free = |item| caught(|| unsafe { zone.free(item) });
+    for _ in 0..2 {
+        let _ = free(items[0]).inspect_err(|panic| {
+            assert!(panic.message.contains("double free"), "{panic}");
+            TOLD.store(true, Ordering::Relaxed);
+        });
+    }
+    assert!(TOLD.load(Ordering::Relaxed), "the slab did not find it");
+    let stats = zone.stats();
+    assert_eq!((stats.allocs, stats.frees, stats.used()), (3, 2, 1), "it counts as a free");
+    let slab = u64::from(stats.per_slab) * stats.slabs;
+    assert_eq!(slab - stats.keg_free, 2, "items that are out of their slabs");
+    items[1..].iter().for_each(|&item| free(item).unwrap());
+    assert!(free(items[2]).is_err());
+    let stats = zone.stats();
+    assert_eq!((stats.used(), stats.cached, stats.keg_free), (0, 0, slab));
+    // As many as there may be can be had.
+    let all: Vec<_> = (0..11).map_while(|_| zone.alloc(Request::NOWAIT).ok()).collect();
+    assert_eq!(all.len(), 10);
+    all.into_iter().for_each(|item| free(item).unwrap());
+    zone.try_destroy().unwrap();
 }

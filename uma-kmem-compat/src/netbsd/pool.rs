@@ -202,8 +202,8 @@ impl Pool {
     ///
     /// # Panics
     ///
-    /// If it is no item of the pool in use, and nothing has changed. (Items of a cache are found out when
-    /// they leave it.)
+    /// If it is no item of the pool in use, and nothing has changed but the count of puts. (Items of a cache are
+    /// found out when they leave it.)
     ///
     /// # Safety
     ///
