@@ -173,13 +173,40 @@ pub unsafe fn krealloc(at: *mut c_void, size: usize, gfp: Gfp) -> *mut c_void {
     };
     if gfp.contains(Gfp::ZERO) {
         let now = HEAP.usable_size(new).unwrap_or(size);
-        // In place, whatever is behind what may be used from now on: it may grow into it again. Elsewhere, what
-        // was not copied.
+        // In place, whatever is behind what may be used from now on, as Linux does: it may grow into it again.
+        // Elsewhere, what was not copied.
         let from = if new == item { size } else { old.min(size) };
         // SAFETY: the memory is the caller's from now on, and has so many bytes.
-        unsafe { new.add(from).write_bytes(0, now - from) };
+        unsafe { zero(new, from, now) };
     }
     new.as_ptr().cast()
+}
+
+/// Zeroes the bytes of memory from `from` on. Whole pages that hold zeros already are only read: behind a run that
+/// shrank, or is new, there is no memory, and a write would bring it.
+///
+/// # Safety
+///
+/// The memory is the caller's, and has `size` bytes, no less than `from`.
+unsafe fn zero(at: NonNull<u8>, from: usize, size: usize) {
+    const PAGE: usize = 4096;
+    // SAFETY: passed on to the caller: all of it lies between `from` and `size`.
+    unsafe {
+        if size <= SizeClasses::KMALLOC.max() {
+            return at.add(from).write_bytes(0, size - from);
+        }
+        // A large run begins at a page, and is whole pages.
+        let first = from.next_multiple_of(PAGE).min(size);
+        at.add(from).write_bytes(0, first - from);
+        for page in (first..size).step_by(PAGE) {
+            let (page, bytes) = (at.add(page), PAGE.min(size - page));
+            // Volatile: nobody here has written what is read.
+            let words = bytes / size_of::<u64>();
+            if (0..words).any(|word| page.cast::<u64>().add(word).read_volatile() != 0) {
+                page.write_bytes(0, bytes);
+            }
+        }
+    }
 }
 
 /// The size of the memory that `kmalloc` takes for this size (`kmalloc_size_roundup`).

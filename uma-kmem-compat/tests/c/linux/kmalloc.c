@@ -192,6 +192,66 @@ static void changes_of_size(void)
 	CHECK_REPORTS(0, "");
 }
 
+/* Pages of the process that are in memory, in bytes. */
+static size_t resident(void)
+{
+	FILE *file = fopen("/proc/self/statm", "r");
+	size_t all, here;
+
+	CHECK(file != NULL && fscanf(file, "%zu %zu", &all, &here) == 2);
+	fclose(file);
+	return here * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Zeros behind large memory cost none, whether it was written to before or never. */
+static void zeros_without_memory(void)
+{
+	const size_t most = 64 << 20, some = most / 4, few = 5000;
+
+	for (int written = 0; written < 2; written++) {
+		unsigned char *memory = kzalloc(most, GFP_KERNEL), *again;
+		size_t before;
+
+		CHECK(memory != NULL);
+		if (written)
+			memset(memory, 0xff, most);
+		before = resident();
+		again = krealloc(memory, most / 2, GFP_KERNEL | __GFP_ZERO);
+		CHECK(again == memory);
+		again = krealloc(again, few * 4, GFP_KERNEL | __GFP_ZERO);
+		CHECK(again == memory);
+		CHECK(resident() < before + (written ? -(most - some) : some));
+		/* It grew in place, and all of it that was given up is zero. */
+		again = krealloc(again, most, GFP_KERNEL | __GFP_ZERO);
+		CHECK(again == memory);
+		CHECK(resident() < before + (written ? -(most - some) : some));
+		CHECK_EQ(memory[few * 4 - 1], written ? 0xff : 0);
+		CHECK(all_zero(memory + few * 4, most - few * 4));
+		kfree(memory);
+		/* Elsewhere what is new is zero, too, and untouched. */
+		memory = kzalloc(few, GFP_KERNEL);
+		memset(memory, 0xff, few);
+		before = resident();
+		memory = krealloc(memory, most, GFP_KERNEL | __GFP_ZERO);
+		CHECK(resident() < before + some);
+		CHECK_EQ(memory[few - 1], 0xff);
+		CHECK(all_zero(memory + few, most - few));
+		kfree(memory);
+	}
+	/* A page that holds anything at all is found, wherever in it that is. */
+	for (size_t at = 0; at < 4096; at += 505) {
+		unsigned char *memory = kzalloc(32 * 4096, GFP_KERNEL);
+
+		memory[20 * 4096 + at] = 1;
+		memory = krealloc(memory, 20 * 4096 - 100, GFP_KERNEL);
+		memory[20 * 4096 + at] = 1;
+		memory = krealloc(memory, 20 * 4096 - 200, GFP_KERNEL | __GFP_ZERO);
+		CHECK(all_zero(memory + 20 * 4096 - 200, 12 * 4096 + 200));
+		kfree(memory);
+	}
+	CHECK_REPORTS(0, "");
+}
+
 static void misuse(void)
 {
 	char *memory = kmalloc(100, GFP_KERNEL), *large = kmalloc(100000, GFP_KERNEL);
@@ -319,6 +379,7 @@ int main(void)
 	absurd();
 	family();
 	changes_of_size();
+	zeros_without_memory();
 	misuse();
 	what_is_it();
 	after_a_grace_period();
