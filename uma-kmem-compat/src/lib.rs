@@ -29,7 +29,8 @@
 //!   ends the process or not as that system has it. See [`policy`].
 //! - *Handles* (a `kmem_cache_t *`) are checked: a wrong one, or one that was destroyed, is reported.
 //!
-//! The crate uses the global allocator for its books, so it cannot stand under one. It cannot be unloaded.
+//! The crate uses the global allocator for its books, so it cannot stand under one. Where that has no memory, C gets
+//! null or an error (see `docs/compat.md`). It cannot be unloaded.
 //!
 //! # Features
 //!

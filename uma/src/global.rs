@@ -1,5 +1,6 @@
 //! All zones of the process.
 
+use std::collections::TryReserveError;
 use std::fmt;
 use std::vec::Vec;
 
@@ -48,6 +49,23 @@ impl Stat {
     pub fn prometheus(&self) -> Prometheus<'_> {
         Prometheus::new(&self.zones)
     }
+}
+
+/// [`stat`], for those who must not fail for want of memory to take the figures down in.
+///
+/// # Errors
+///
+/// If there is none.
+pub fn try_stat() -> Result<Stat, TryReserveError> {
+    let mut zones = Vec::new();
+    let mut result = Ok(());
+    Host.registry().visit(&mut |zone| {
+        result = result.clone().and_then(|()| zones.try_reserve(1));
+        if result.is_ok() {
+            zones.push(ZoneInfo::of(zone));
+        }
+    });
+    result.map(|()| Stat { zones })
 }
 
 /// Takes down the figures of all zones of the process.

@@ -30,20 +30,30 @@ struct Wish {
 /// What `UMA_DEBUG` says of a zone; without it, what suits a program under AddressSanitizer if it is one.
 pub(crate) fn wished(zone: &Name) -> Hardening {
     static WISHES: AtomicPtr<Vec<Wish>> = AtomicPtr::new(std::ptr::null_mut());
+    /// Without the variable no memory is needed.
+    static NONE: Vec<Wish> = Vec::new();
     // No lock and no waiting: a child of fork must not find another thread half way through.
-    // SAFETY: if not null, it leads to a list that was leaked below.
+    // SAFETY: if not null, it leads to a static, or to a list that was leaked below.
     let wishes = match unsafe { WISHES.load(Ordering::Acquire).as_ref() } {
         Some(wishes) => wishes,
         None => {
             let text = std::env::var("UMA_DEBUG").unwrap_or_default();
-            let new = Box::into_raw(Box::new(parse(&text)));
+            let wishes = parse(&text);
+            let none = wishes.is_empty();
+            let new = if none {
+                std::ptr::from_ref(&NONE).cast_mut()
+            } else {
+                Box::into_raw(Box::new(wishes))
+            };
             let null = std::ptr::null_mut();
             match WISHES.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
                 // SAFETY: it was made just now, and is never freed.
                 Ok(_) => unsafe { &*new },
-                // SAFETY: ours was seen by nobody; the other one is never freed.
+                // SAFETY: ours was seen by nobody, or is no box; the other one is never freed.
                 Err(other) => unsafe {
-                    drop(Box::from_raw(new));
+                    if !none {
+                        drop(Box::from_raw(new));
+                    }
                     &*other
                 },
             }

@@ -109,7 +109,7 @@ pub use fn_pages::{AllocPages, FnPages, FreePages};
 #[cfg_attr(docsrs, doc(cfg(feature = "std")))]
 pub use fork::ForkLocks;
 #[cfg(feature = "std")]
-pub use global::{Stat, reclaim, stat, stat_stream, zones};
+pub use global::{Stat, reclaim, stat, stat_stream, try_stat, zones};
 #[cfg(feature = "std")]
 pub use host::{Host, Park};
 #[cfg(feature = "std")]

@@ -23,6 +23,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use uma::ForkLocks;
 use uma::core::Process;
 
+use super::memory::{NoMemory, boxed, push};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
 /// Threads that have a lock, or are about to.
@@ -108,7 +109,7 @@ unsafe fn postfork(process: Process) {
     }
     CLOSED.store(false, Ordering::SeqCst);
     if process == Process::Copy {
-        raw(&TOLD).iter().for_each(|tell| tell());
+        raw(&TOLD).iter().flatten().for_each(|tell| tell());
     }
 }
 
@@ -167,12 +168,32 @@ pub(crate) fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> T) -> &T {
     cell.get_or_init(make)
 }
 
-/// Has `tell` called in every copy of the process from now on, while nobody else is there.
-pub(crate) fn on_copy(tell: fn()) {
-    TOLD.lock().push(tell);
+/// The same for what may fail to come about: then the next call tries again. It is made under a lock, and makes nothing
+/// of this kind itself.
+pub(crate) fn once_made<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Option<T>) -> Option<&T> {
+    static MAKING: Lock<()> = Lock::new(());
+    if cell.get().is_none() {
+        let _making = MAKING.lock();
+        if cell.get().is_none() {
+            let _ = cell.set(make()?);
+        }
+    }
+    cell.get()
 }
 
-static TOLD: Lock<Vec<fn()>> = Lock::new(Vec::new());
+/// Has `tell` called in every copy of the process from now on, while nobody else is there. There are few such.
+pub(crate) fn on_copy(tell: fn()) {
+    let mut told = TOLD.lock();
+    let place = told.iter_mut().find(|place| place.is_none());
+    debug_assert!(place.is_some(), "more are told than there is room for");
+    if let Some(place) = place {
+        *place = Some(tell);
+    }
+}
+
+type Told = [Option<fn()>; 4];
+
+static TOLD: Lock<Told> = Lock::new([None; 4]);
 
 /// What has locks of its own that a fork takes: those of arenas, which are leaves.
 pub(crate) trait Forks {
@@ -200,10 +221,15 @@ unsafe impl<T: Forks + Send + Sync> Send for Listed<T> {}
 unsafe impl<T: Forks + Send + Sync> Sync for Listed<T> {}
 
 impl<T: Forks + Send + Sync + 'static> Listed<T> {
-    pub(crate) fn new(value: T) -> Self {
-        let at = NonNull::from(Box::leak(Box::new(value)));
-        LISTED.lock().push(Entry(at));
-        Self(at)
+    /// Lists a value, which is dropped if there is no memory for that.
+    pub(crate) fn new(value: T) -> Result<Self, NoMemory> {
+        let at = NonNull::from(Box::leak(boxed(value)?));
+        if push(&mut LISTED.lock(), Entry(at)).is_err() {
+            // SAFETY: it is from a box, which nobody else knows.
+            drop(unsafe { Box::from_raw(at.as_ptr()) });
+            return Err(NoMemory);
+        }
+        Ok(Self(at))
     }
 
     fn strike(&self) {

@@ -34,6 +34,7 @@ use core::ptr::{self, NonNull};
 
 use uma::core::Item;
 
+use super::memory::{NoMemory, boxed};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, UnsafeCell};
 
 /// A handle is used again only while at least so many are dead.
@@ -105,13 +106,13 @@ impl<T, const KIND: u16> Handles<T, KIND> {
         Self { first, last, dead: AtomicUsize::new(0), hand }
     }
 
-    /// A handle for `value`.
-    pub(crate) fn insert(&self, value: T) -> *mut Handle<T> {
-        let handle = self.revive().unwrap_or_else(|| self.add());
+    /// A handle for `value`, which is dropped if there is no memory for one.
+    pub(crate) fn insert(&self, value: T) -> Result<*mut Handle<T>, NoMemory> {
+        let handle = self.revive().map_or_else(|| self.add(), Ok)?;
         // SAFETY: handles are never freed, and this one is marked as being made, by us: nobody reads its
         // value.
         unsafe { self.give(handle, value) };
-        handle
+        Ok(handle)
     }
 
     /// Makes a handle live.
@@ -174,14 +175,14 @@ impl<T, const KIND: u16> Handles<T, KIND> {
     }
 
     /// Adds a handle at the end of the list, marked as being made.
-    fn add(&self) -> *mut Handle<T> {
-        let new = Box::into_raw(Box::new(Handle {
+    fn add(&self) -> Result<*mut Handle<T>, NoMemory> {
+        let new = Box::into_raw(boxed(Handle {
             mark: AtomicUsize::new(Self::UNDERWAY),
             next: AtomicPtr::new(ptr::null_mut()),
             mask: AtomicUsize::new(0),
             front: UnsafeCell::new(Front::new()),
             value: UnsafeCell::new(MaybeUninit::uninit()),
-        }));
+        })?);
         // SAFETY: handles in the list are never freed.
         let mut end = match unsafe { self.last.load(Ordering::Acquire).as_ref() } {
             Some(last) => &last.next,
@@ -195,7 +196,7 @@ impl<T, const KIND: u16> Handles<T, KIND> {
             end = unsafe { &(*other).next };
         }
         self.last.store(new, Ordering::Release);
-        new
+        Ok(new)
     }
 
     /// Whether a pointer is a live handle, as far as can be told at the cost of two comparisons.
@@ -382,8 +383,8 @@ mod tests {
     fn what_is_no_handle_is_found_out() {
         let numbers: Handles<u32, 1> = Handles::new();
         let others: Handles<u32, 2> = Handles::new();
-        let one = numbers.insert(1);
-        let other = others.insert(2);
+        let one = numbers.insert(1).unwrap();
+        let other = others.insert(2).unwrap();
         // SAFETY: all are handles, of one kind or the other, or null or misaligned.
         unsafe {
             assert_eq!(numbers.get(one), Ok(&1));
@@ -405,7 +406,7 @@ mod tests {
         let numbers: Handles<usize, 3> = Handles::new();
         let mut seen = Vec::new();
         for value in 0..10 * KEPT_DEAD {
-            let handle = numbers.insert(value);
+            let handle = numbers.insert(value).unwrap();
             let late = seen.len().saturating_sub(KEPT_DEAD);
             assert!(!seen[late..].contains(&handle), "one of the {KEPT_DEAD} that died last");
             seen.push(handle);
@@ -425,7 +426,7 @@ mod tests {
         let mut removed = Vec::new();
         for _ in 0..3 * KEPT_DEAD {
             let layout = Layout::from_size_align(64, 8).unwrap();
-            let handle = zones.insert(RawZone::builder("handle", layout).build().unwrap());
+            let handle = zones.insert(RawZone::builder("handle", layout).build().unwrap()).unwrap();
             // SAFETY: it is a handle, and the items come from its zone.
             unsafe {
                 assert!(zones.pop(handle).is_null());

@@ -15,8 +15,9 @@ pub(crate) mod fork;
 mod handle;
 #[cfg(any(feature = "solaris", feature = "umem"))]
 pub(crate) mod heap;
-#[cfg(feature = "capi")]
-mod name;
+mod leaked;
+pub(crate) mod memory;
+pub(crate) mod name;
 #[cfg(any(feature = "solaris", feature = "umem"))]
 pub(crate) mod objects;
 mod patience;
@@ -31,6 +32,7 @@ pub(crate) use self::{
 };
 pub(crate) use boundary::boundary;
 pub(crate) use patience::Patience;
+pub(crate) use leaked::Sample;
 pub(crate) use policy::Switch;
-pub(crate) use report::System;
+pub(crate) use report::{Line, System};
 pub(crate) use runs::Runs;

@@ -1,5 +1,6 @@
 //! The one place from which misuse is reported.
 
+use core::ffi::CStr;
 use core::fmt;
 use std::io::Write;
 
@@ -74,8 +75,7 @@ const ROOM: usize = 8192;
 
 /// Says a line, without allocating: the caller may be an allocator in trouble. Cut after [`ROOM`].
 pub(super) fn say(what: fmt::Arguments<'_>) {
-    let mut line = Line { bytes: [0; ROOM], len: 0 };
-    let _ = fmt::Write::write_fmt(&mut line, format_args!("uma: {what}"));
+    let mut line = Line::of(format_args!("uma: {what}"));
     let reporter = REPORTER.load(Ordering::Acquire);
     if reporter.is_null() {
         line.bytes[line.len] = b'\n';
@@ -90,9 +90,24 @@ pub(super) fn say(what: fmt::Arguments<'_>) {
     }
 }
 
-struct Line {
+/// Text on the stack, which ends in a zero. Zeros in it are question marks.
+pub(crate) struct Line {
     bytes: [u8; ROOM],
     len: usize,
+}
+
+impl Line {
+    pub(crate) fn of(what: fmt::Arguments<'_>) -> Self {
+        let mut line = Self { bytes: [0; ROOM], len: 0 };
+        // Cut if it is too long.
+        let _ = fmt::Write::write_fmt(&mut line, what);
+        line.bytes[..line.len].iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b'?');
+        line
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
 }
 
 impl fmt::Write for Line {

@@ -4,12 +4,12 @@ use core::ffi::{c_int, c_void};
 use core::marker::PhantomData;
 use core::mem;
 use core::ptr;
-use std::sync::Arc;
 
 use uma::core::{Hooks, Item, Refused, Request};
 
 use super::M;
 use super::shared::Shared;
+use crate::common::memory::Counted;
 use crate::sync::{AtomicPtr, Ordering};
 
 /// `uma_ctor`: item, size, the caller's argument, `M_*`. Not 0 refuses the item.
@@ -150,13 +150,13 @@ impl<T: Copy, O: Copy> Slot<T, O> {
 /// What the engine calls.
 #[derive(Clone)]
 pub(super) struct Called<const CTOR: bool> {
-    shared: Arc<Shared>,
+    shared: Counted<Shared>,
     ctor: Option<Era<Ctor, Ctor2002>>,
     dtor: Option<Dtor>,
 }
 
 impl<const CTOR: bool> Called<CTOR> {
-    pub(super) fn new(shared: Arc<Shared>, given: &Given) -> Self {
+    pub(super) fn new(shared: Counted<Shared>, given: &Given) -> Self {
         Self { shared, ctor: given.ctor, dtor: given.dtor }
     }
 

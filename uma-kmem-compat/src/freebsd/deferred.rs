@@ -17,6 +17,7 @@ use uma::core::Item;
 
 use super::Smr;
 use crate::common::fork::{Guard, Lock};
+use crate::common::memory::push;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// Items in a batch.
@@ -26,6 +27,8 @@ const BATCH: usize = 64;
 pub(super) struct Deferred {
     pub(super) smr: Smr,
     state: Lock<State>,
+    /// Whether each free is compared with all that wait, and not only with those of its batch.
+    checks: bool,
     /// Items that wait.
     count: AtomicU64,
     /// Allocations that are about to sleep, or do.
@@ -39,11 +42,22 @@ struct State {
     stamped: VecDeque<(u64, Vec<Item>)>,
 }
 
+impl State {
+    fn holds(&self, item: Item, all: bool) -> bool {
+        let stamped = self.stamped.iter().filter(|_| all).map(|(_, batch)| batch);
+        stamped.chain([&self.batch]).any(|batch| batch.contains(&item))
+    }
+}
+
+/// The item waits already.
+pub(super) struct DoubleFree;
+
 impl Deferred {
-    pub(super) fn new(smr: Smr) -> Self {
+    pub(super) fn new(smr: Smr, checks: bool) -> Self {
         Self {
             smr,
             state: Lock::new(State::default()),
+            checks,
             count: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
         }
@@ -60,10 +74,23 @@ impl Deferred {
     }
 
     /// Defers a free. What may be freed now goes to `free`.
-    pub(super) fn push(&self, item: Item, free: impl Fn(Item)) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+    ///
+    /// # Errors
+    ///
+    /// If it was deferred before; nothing has changed then.
+    pub(super) fn push(&self, item: Item, free: impl Fn(Item)) -> Result<(), DoubleFree> {
         let mut state = self.state();
-        state.batch.push(item);
+        if state.holds(item, self.checks) {
+            return Err(DoubleFree);
+        }
+        if push(&mut state.batch, item).is_err() {
+            // It cannot be written down, so it is waited for.
+            drop(state);
+            self.smr.synchronize();
+            free(item);
+            return Ok(());
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
         let full = state.batch.len() >= BATCH;
         if full {
             self.stamp(&mut state);
@@ -75,10 +102,12 @@ impl Deferred {
         } else if full {
             self.expire(&free);
         }
+        Ok(())
     }
 
+    /// Ends the batch. Without memory it goes on.
     fn stamp(&self, state: &mut State) {
-        if !state.batch.is_empty() {
+        if !state.batch.is_empty() && state.stamped.try_reserve(1).is_ok() {
             let batch = core::mem::take(&mut state.batch);
             state.stamped.push_back((self.smr.advance(), batch));
         }
@@ -97,56 +126,89 @@ impl Deferred {
     }
 
     fn give(&self, batch: Vec<Item>, free: &impl Fn(Item)) {
-        /// What a dtor that unwinds leaves is due later.
-        struct Rest<'a>(&'a Deferred, Vec<Item>);
+        /// What a dtor that unwinds leaves is due later; now, if it cannot be written down.
+        struct Rest<'a, F: Fn(Item)>(&'a Deferred, Vec<Item>, &'a F);
 
-        impl Drop for Rest<'_> {
-            fn drop(&mut self) {
-                if !self.1.is_empty() {
-                    self.0.state().stamped.push_front((0, core::mem::take(&mut self.1)));
+        impl<F: Fn(Item)> Rest<'_, F> {
+            fn free(&mut self) {
+                while let Some(item) = self.1.pop() {
+                    self.0.count.fetch_sub(1, Ordering::Relaxed);
+                    (self.2)(item);
                 }
             }
         }
 
-        let mut rest = Rest(self, batch);
-        while let Some(item) = rest.1.pop() {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-            free(item);
+        impl<F: Fn(Item)> Drop for Rest<'_, F> {
+            fn drop(&mut self) {
+                if self.1.is_empty() {
+                    return;
+                }
+                let mut state = self.0.state();
+                if state.stamped.try_reserve(1).is_ok() {
+                    state.stamped.push_front((0, core::mem::take(&mut self.1)));
+                    return;
+                }
+                drop(state);
+                self.free();
+            }
         }
+
+        Rest(self, batch, free).free();
     }
 
     /// Frees what is due, or with `wait` everything, after the readers have ended.
     pub(super) fn flush(&self, wait: bool, free: impl Fn(Item)) {
         let mut state = self.state();
-        self.stamp(&mut state);
         if !wait {
+            self.stamp(&mut state);
             drop(state);
             return self.expire(&free);
         }
-        let all = core::mem::take(&mut state.stamped);
+        let batch = core::mem::take(&mut state.batch);
+        let stamped = core::mem::take(&mut state.stamped);
         drop(state);
-        // The last goal is the latest, and one wait serves all.
-        if let Some((goal, _)) = all.back() {
-            self.smr.wait(*goal);
+        if batch.is_empty() && stamped.is_empty() {
+            return;
         }
-        /// What a dtor that unwinds leaves of the other batches is due later.
-        struct Others<'a>(&'a Deferred, VecDeque<(u64, Vec<Item>)>);
+        // One wait serves all: the last goal is the latest.
+        let goal = match stamped.back() {
+            Some((goal, _)) if batch.is_empty() => *goal,
+            _ => self.smr.advance(),
+        };
+        self.smr.wait(goal);
 
-        impl Drop for Others<'_> {
-            fn drop(&mut self) {
-                if !self.1.is_empty() {
-                    let mut state = self.0.state();
-                    // Before what was stamped meanwhile, whose goals are later.
-                    self.1.append(&mut state.stamped);
-                    state.stamped = core::mem::take(&mut self.1);
+        /// What a dtor that unwinds leaves of the other batches is due later; now, if it cannot be written down.
+        struct Others<'a, F: Fn(Item)>(&'a Deferred, VecDeque<(u64, Vec<Item>)>, Vec<Item>, &'a F);
+
+        impl<F: Fn(Item)> Others<'_, F> {
+            fn free(&mut self) {
+                while let Some((_, batch)) = self.1.pop_front() {
+                    self.0.give(batch, self.3);
                 }
+                self.0.give(core::mem::take(&mut self.2), self.3);
             }
         }
 
-        let mut others = Others(self, all);
-        while let Some((_, batch)) = others.1.pop_front() {
-            self.give(batch, &free);
+        impl<F: Fn(Item)> Drop for Others<'_, F> {
+            fn drop(&mut self) {
+                if self.1.is_empty() && self.2.is_empty() {
+                    return;
+                }
+                let mut state = self.0.state();
+                if state.stamped.try_reserve(self.1.len() + 1).is_ok() {
+                    // Before what was stamped meanwhile, whose goals are later.
+                    state.stamped.push_front((0, core::mem::take(&mut self.2)));
+                    while let Some((_, batch)) = self.1.pop_back() {
+                        state.stamped.push_front((0, batch));
+                    }
+                    return;
+                }
+                drop(state);
+                self.free();
+            }
         }
+
+        Others(self, stamped, batch, &free).free();
     }
 
     /// Does something that may sleep for want of an item: nobody defers meanwhile.
@@ -191,9 +253,13 @@ pub(super) fn worker(reclaim: impl Fn()) -> ! {
     loop {
         let mut wanted = WANTED.lock();
         while !wanted.memory {
-            wanted.asleep.push(std::thread::current());
+            let listed = push(&mut wanted.asleep, std::thread::current()).is_ok();
             drop(wanted);
-            std::thread::park();
+            if listed {
+                std::thread::park();
+            } else {
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            }
             wanted = WANTED.lock();
         }
         wanted.memory = false;

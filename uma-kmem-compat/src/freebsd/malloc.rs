@@ -2,7 +2,6 @@
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
-use std::sync::Arc;
 
 use uma::core::{AllocError, Reclaim};
 use uma_malloc::{Malloc, MallocError, MallocFault, MallocType, Misuse, SizeClasses, TypeStats};
@@ -10,6 +9,7 @@ use uma_malloc::{Malloc, MallocError, MallocFault, MallocType, Misuse, SizeClass
 use super::pages::Surroundings;
 use super::{M, SYSTEM, WAITOK};
 use crate::common::fork::Lock;
+use crate::common::memory::{Counted, NoMemory, owned, push};
 
 /// All memory of malloc(9).
 static HEAP: Malloc<Surroundings> =
@@ -20,21 +20,30 @@ static TYPES: Lock<Vec<Type>> = Lock::new(Vec::new());
 
 /// A type of memory (`struct malloc_type`). Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Type(Arc<Described>);
+pub struct Type(Counted<Described>);
 
 #[derive(Debug)]
 struct Described {
     counters: MallocType,
-    description: Box<str>,
+    description: String,
 }
 
 impl Type {
     /// Lists a type (`MALLOC_DEFINE`, `malloc_init`) until it is [ended](Self::end).
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory for it.
     pub fn new(name: &str, description: &str) -> Self {
+        Self::try_new(name, description).expect("memory for a type of memory")
+    }
+
+    /// The same, or [`NoMemory`].
+    pub(super) fn try_new(name: &str, description: &str) -> Result<Self, NoMemory> {
         let counters = MallocType::new(name, "");
-        let new = Self(Arc::new(Described { counters, description: description.into() }));
-        TYPES.lock().push(new.clone());
-        new
+        let new = Self(Counted::new(Described { counters, description: owned(description)? })?);
+        push(&mut TYPES.lock(), new.clone())?;
+        Ok(new)
     }
 
     /// Its name, as far as it fits into 31 bytes.
@@ -55,7 +64,7 @@ impl Type {
     /// Takes it off the list (`malloc_uninit`). Memory of it that is in use is reported, and stays.
     pub fn end(&self) {
         let mut types = TYPES.lock();
-        types.retain(|other| !Arc::ptr_eq(&other.0, &self.0));
+        types.retain(|other| !other.0.same(&self.0));
         drop(types);
         let stats = self.stats();
         if stats.used() != 0 {
@@ -71,6 +80,12 @@ impl Type {
 /// The types that are listed, in the order in which they were.
 pub fn types() -> Vec<Type> {
     TYPES.lock().clone()
+}
+
+/// The type at a place of that list.
+#[cfg(feature = "capi")]
+pub(super) fn nth(place: usize) -> Option<Type> {
+    TYPES.lock().get(place).cloned()
 }
 
 fn is_shortage(error: &MallocError) -> bool {

@@ -14,7 +14,7 @@ use core::alloc::Layout;
 use core::ffi::c_void;
 use core::fmt;
 use core::ptr::NonNull;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use uma::core::{Decommit, Fallback, Name, PageError, PageRun, PageSupplier, Protect, Request};
 use uma::debug::{FRAMES, Report, Verdict};
@@ -25,6 +25,7 @@ use super::callbacks::Era;
 use super::shared::{Lent, Shared};
 use super::{M, SYSTEM, deferred};
 use crate::common::boundary;
+use crate::common::memory::{Counted, enter};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
 type Region = StaticPages<<Host as Platform>::Lock>;
@@ -80,7 +81,7 @@ fn boot() -> Option<&'static Region> {
 /// The pages of a zone.
 #[derive(Clone, Debug)]
 pub(super) struct Pages {
-    shared: Option<Arc<Shared>>,
+    shared: Option<Counted<Shared>>,
 }
 
 impl Pages {
@@ -142,9 +143,10 @@ fn lend(
         // SAFETY: there is so much memory.
         at = unsafe { lent.base.add(skip) };
     }
-    let mut runs = shared.runs.lock();
-    runs.insert(at.addr().get(), lent);
-    drop(runs);
+    if enter(&mut shared.runs.lock(), at.addr().get(), lent).is_err() {
+        give_back(shared, lent, flag);
+        return Err(PageError::Exhausted);
+    }
     // SAFETY: whoever set the function vouches that the memory is the zone's; it has been aligned.
     Ok(unsafe { PageRun::from_parts(at, layout, false, flag) })
 }
@@ -274,14 +276,14 @@ unsafe impl Protect for Pages {
 /// The platform of a zone: that of the process, but for its pages.
 #[derive(Clone, Debug)]
 pub(super) struct Surroundings {
-    shared: Option<Arc<Shared>>,
+    shared: Option<Counted<Shared>>,
 }
 
 impl Surroundings {
     /// Of no zone in particular.
     pub(super) const COMMON: Self = Self { shared: None };
 
-    pub(super) const fn new(shared: Arc<Shared>) -> Self {
+    pub(super) const fn new(shared: Counted<Shared>) -> Self {
         Self { shared: Some(shared) }
     }
 }

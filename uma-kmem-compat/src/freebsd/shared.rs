@@ -2,7 +2,6 @@
 
 use core::ffi::c_int;
 use core::ptr;
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use uma::Park;
@@ -15,6 +14,7 @@ use super::callbacks::{
 };
 use super::pages::Aside;
 use crate::common::fork::Lock;
+use crate::common::memory::{Counted, NoMemory, Table, owned, table};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 /// Nanoseconds from one warning to the next, at least.
@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub(super) smr: AtomicPtr<core::ffi::c_void>,
     /// If nobody has made that but the zone: what ends with the last zone that has it.
     #[cfg(feature = "capi")]
-    pub(super) own_smr: OnceLock<std::sync::Arc<super::capi::OwnSmr>>,
+    pub(super) own_smr: OnceLock<Counted<super::capi::OwnSmr>>,
     pub(super) init: Slot<Init, Init2002>,
     pub(super) fini: Slot<Fini>,
     pub(super) allocf: Slot<AllocPages, AllocPages2002>,
@@ -39,8 +39,8 @@ pub(super) struct Shared {
     pub(super) maxaction: Slot<Maxaction>,
     pub(super) region: OnceLock<Aside>,
     /// Runs from `allocf`: by address, what it returned, and its bytes.
-    pub(super) runs: Lock<BTreeMap<usize, Lent>>,
-    warning: Lock<Option<Box<str>>>,
+    pub(super) runs: Lock<Table<usize, Lent>>,
+    warning: Lock<Option<Counted<String>>>,
     /// When it warned last, in nanoseconds, plus 1.
     warned: AtomicU64,
 }
@@ -73,7 +73,7 @@ impl Shared {
             freef: Slot::empty(),
             maxaction: Slot::empty(),
             region: OnceLock::new(),
-            runs: Lock::new(BTreeMap::new()),
+            runs: Lock::new(table()),
             warning: Lock::new(None),
             warned: AtomicU64::new(0),
         };
@@ -85,8 +85,11 @@ impl Shared {
         shared
     }
 
-    pub(super) fn set_warning(&self, text: &str) {
-        *self.warning.lock() = Some(text.into());
+    pub(super) fn set_warning(&self, text: &str) -> Result<(), NoMemory> {
+        let text = Counted::new(owned(text)?)?;
+        let before = self.warning.lock().replace(text);
+        drop(before);
+        Ok(())
     }
 
     /// An allocation has found the limit reached: warns, and acts.
@@ -96,7 +99,7 @@ impl Shared {
             if let Some(text) = text
                 && self.due(Park.now())
             {
-                SYSTEM.report("uma_zalloc", format_args!("[zone: {zone}] {text}"));
+                SYSTEM.report("uma_zalloc", format_args!("[zone: {zone}] {}", *text));
             }
         }
         if let Some(Era::Today(action) | Era::Old(action)) = self.maxaction.get() {

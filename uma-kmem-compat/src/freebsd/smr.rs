@@ -26,10 +26,10 @@
 use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ptr;
-use std::sync::{Arc, Weak};
 
 use super::SYSTEM;
 use crate::common::fork::{Lock, on_copy};
+use crate::common::memory::{Counted, NoMemory, Weak, owned, push};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// Slots are added so many at a time.
@@ -61,7 +61,7 @@ impl Block {
 struct Inner {
     /// Which of all that ever were in the process.
     number: u64,
-    name: Box<str>,
+    name: String,
     wr_seq: AtomicU64,
     rd_seq: AtomicU64,
     first: Block,
@@ -83,7 +83,7 @@ struct Inner {
 /// smr.synchronize();
 /// ```
 #[derive(Clone, Debug)]
-pub struct Smr(Arc<Inner>);
+pub struct Smr(Counted<Inner>);
 
 /// A section in which a thread reads. It ends when this is dropped.
 #[derive(Debug)]
@@ -123,8 +123,10 @@ static TOLD: AtomicBool = AtomicBool::new(false);
 /// In the copy of a process only the sections of the thread that it is the copy of go on.
 fn others_have_ended() {
     let mine = INSIDE.get();
-    let all: Vec<_> = ALL.lock().iter().filter_map(Weak::upgrade).collect();
-    for inner in all {
+    // Nobody else is there, and the last owner may go here.
+    for at in 0.. {
+        let Some(inner) = ALL.lock().get(at).map(Weak::upgrade) else { break };
+        let Some(inner) = inner else { continue };
         let mut block = Some(&inner.first);
         while let Some(here) = block {
             for Slot(slot) in &here.slots {
@@ -150,24 +152,33 @@ fn hint() -> usize {
 
 impl Smr {
     /// Nobody reads yet (`smr_create`).
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory for it. See [`try_new`](Self::try_new).
     pub fn new(name: &str) -> Self {
+        Self::try_new(name).expect("memory for an SMR")
+    }
+
+    /// The same, or [`NoMemory`].
+    pub(super) fn try_new(name: &str) -> Result<Self, NoMemory> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let seq = || AtomicU64::new(FIRST);
-        let inner = Arc::new(Inner {
+        let inner = Counted::new(Inner {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
-            name: name.into(),
+            name: owned(name)?,
             wr_seq: seq(),
             rd_seq: seq(),
             first: Block::new(),
-        });
+        })?;
         if !TOLD.swap(true, Ordering::Relaxed) {
             on_copy(others_have_ended);
         }
         let mut all = ALL.lock();
-        all.retain(|other| other.strong_count() != 0);
-        all.push(Arc::downgrade(&inner));
+        all.retain(Weak::is_owned);
+        push(&mut all, inner.downgrade())?;
         drop(all);
-        Self(inner)
+        Ok(Self(inner))
     }
 
     /// Its name.
@@ -357,11 +368,11 @@ mod tests {
     #[test]
     fn a_section_that_was_forgotten_is_of_no_other() {
         let lost = Smr::new("lost");
-        let at = Arc::as_ptr(&lost.0);
+        let at = ptr::from_ref(&*lost.0);
         core::mem::forget(lost.enter());
         drop(lost);
         let others: Vec<_> = (0..100).map(|_| Smr::new("lost")).collect();
-        let there = others.iter().any(|smr| Arc::as_ptr(&smr.0) == at);
+        let there = others.iter().any(|smr| ptr::from_ref(&*smr.0) == at);
         if !there {
             println!("no other came to lie there: nothing was tried");
         }

@@ -5,12 +5,11 @@ mod items;
 mod settings;
 
 use core::fmt;
-#[cfg(feature = "capi")]
 use core::ptr::NonNull;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use uma::core::{Deadline, Name, Reclaim, Request, Stats};
-use uma::{AtLimit, ZoneFlags as EngineFlags};
+use uma::{AtLimit, Host, Platform, ZoneFlags as EngineFlags};
 
 pub use create::CreateError;
 
@@ -20,8 +19,39 @@ use super::shared::Shared;
 use super::{SYSTEM, Smr};
 #[cfg(feature = "capi")]
 use crate::common::Front;
+use crate::common::memory::{Counted, NoMemory, boxed};
 
-type Action = Box<dyn Fn(AtLimit) + Send + Sync>;
+/// What the zone calls at its limit. It has a reference that lives as long as the zone, so this is no box, which
+/// would be alone with its contents wherever it is moved.
+struct Action(NonNull<dyn Fn(AtLimit) + Send + Sync>);
+
+// SAFETY: it owns a function that may be sent, and called from any thread.
+unsafe impl Send for Action {}
+// SAFETY: as above.
+unsafe impl Sync for Action {}
+
+impl Action {
+    fn new(action: impl Fn(AtLimit) + Send + Sync + 'static) -> Result<Self, NoMemory> {
+        Ok(Self(NonNull::from(Box::leak(boxed(action)?))))
+    }
+
+    /// The function.
+    ///
+    /// # Safety
+    ///
+    /// It is called no more when this is dropped.
+    unsafe fn lend(&self) -> &'static (dyn Fn(AtLimit) + Send + Sync) {
+        // SAFETY: it is there until this is dropped, as the caller has it, and nobody writes to it.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for Action {
+    fn drop(&mut self) {
+        // SAFETY: it is from a box, and nobody calls it any more.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
 
 /// A zone (`uma_zone_t`): items of one size.
 ///
@@ -31,7 +61,7 @@ pub struct Zone {
     kind: Kind,
     /// Called by the zone, so it goes after it.
     _action: Action,
-    shared: Arc<Shared>,
+    shared: Counted<Shared>,
     smr: OnceLock<Deferred>,
     /// One less than the alignment of items, or 0 where they are not ours.
     mask: usize,
@@ -93,7 +123,12 @@ impl Zone {
 
     /// Makes it a zone with this SMR (`uma_zone_set_smr`). Only a cold one that has none.
     pub fn set_smr(&self, smr: &Smr) -> bool {
-        self.is_cold() && self.smr.set(Deferred::new(smr.clone())).is_ok()
+        self.is_cold() && self.smr.set(self.defers(smr.clone())).is_ok()
+    }
+
+    /// What frees are deferred to. They are compared if the zone's are looked up.
+    fn defers(&self, smr: Smr) -> Deferred {
+        Deferred::new(smr, Host.hardening(&self.name()).is_live())
     }
 
     /// The name, as far as it fits into 31 bytes.

@@ -7,7 +7,6 @@ use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use std::alloc::Layout;
-use std::ffi::CString;
 
 use uma::core::{ConfigError, Item, Request, Stats};
 use uma::{Hardening, RawZone, Reclaim};
@@ -18,6 +17,8 @@ use super::{Gfp, SLAB_DEBUG, SYSTEM, SlabFlags};
 #[cfg(feature = "capi")]
 use crate::common::Front;
 use crate::common::Patience;
+use crate::common::memory::{NoMemory, no_zone};
+use crate::common::name::Kept;
 use crate::sync::{AtomicBool, Ordering};
 
 /// Bytes in a line of the processor's cache.
@@ -35,7 +36,7 @@ pub struct KmemCache {
     flags: SlabFlags,
     /// What may be copied to and from users: offset and size, in bytes.
     user: (usize, usize),
-    name: CString,
+    name: Kept,
     /// Whether it was told that `__GFP_ZERO` goes ill with a constructor.
     warned: AtomicBool,
 }
@@ -157,7 +158,9 @@ impl KmemCache {
         let align = Self::alignment(size, args.align, flags);
         // A size of zero stays one, to be refused.
         let (construct, memory) = Construct::new(ctor, size, typesafe && size != 0);
-        let surroundings = Surroundings::new(typesafe);
+        let no_memory = |NoMemory| no_zone(name, size, align);
+        let kept = Kept::new(name).map_err(no_memory)?;
+        let surroundings = Surroundings::new(typesafe).map_err(no_memory)?;
         let mut zone =
             RawZone::builder_in(name, Layout::new::<()>(), surroundings).size_align(memory, align);
         if let Some(hardening) = Self::hardening(flags) {
@@ -180,9 +183,8 @@ impl KmemCache {
                 format_args!("\"{name}\": no part of {bytes} bytes at {at}; none may be copied"),
             );
         }
-        let name = CString::new(name.replace('\0', "?")).unwrap_or_default();
         let warned = AtomicBool::new(false);
-        Ok(Self { zone, align, construct, size, flags, user, name, warned })
+        Ok(Self { zone, align, construct, size, flags, user, name: kept, warned })
     }
 
     /// What is checked, if the flags or the policy ask for it; else it is as for all zones.
@@ -387,7 +389,7 @@ impl KmemCache {
 /// Names the cache in reports.
 impl fmt::Display for KmemCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cache \"{}\"", self.name.to_string_lossy())
+        write!(f, "cache \"{}\"", self.name.as_text())
     }
 }
 

@@ -1,6 +1,8 @@
 //! `kmalloc`: memory of any size, freed by its pointer alone, in the size classes of Linux.
 
 use core::ffi::c_void;
+#[cfg(feature = "capi")]
+use core::fmt;
 use core::ptr::NonNull;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -220,20 +222,23 @@ pub fn kmalloc_size_roundup(size: usize) -> usize {
     }
 }
 
-/// What is known of a pointer, in words (`kmem_dump_obj`). It is not followed.
+/// Says what is known of a pointer (`kmem_dump_obj`). It is not followed.
 #[cfg(feature = "capi")]
-pub(super) fn describe(at: *const c_void) -> String {
+pub(super) fn describe(at: *const c_void, say: impl FnOnce(fmt::Arguments<'_>)) {
     let address = at.addr();
     if is_nothing(at) {
-        return format!("{address:#x} is null, or a pointer for a size of 0");
+        return say(format_args!("{address:#x} is null, or a pointer for a size of 0"));
     }
     let known = NonNull::new(at.cast_mut().cast::<u8>()).map(|at| HEAP.usable_size(at));
     match known {
-        Some(Ok(size)) => format!("{address:#x} begins memory of kmalloc of {size} bytes"),
-        Some(Err(misuse)) if misuse.size != 0 => {
-            format!("{address:#x} points into memory of kmalloc of {} bytes", misuse.size)
+        Some(Ok(size)) => {
+            say(format_args!("{address:#x} begins memory of kmalloc of {size} bytes"));
         }
-        _ => format!("{address:#x} is no memory of kmalloc"),
+        Some(Err(misuse)) if misuse.size != 0 => {
+            let size = misuse.size;
+            say(format_args!("{address:#x} points into memory of kmalloc of {size} bytes"));
+        }
+        _ => say(format_args!("{address:#x} is no memory of kmalloc")),
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::{Gfp, SYSTEM};
 use crate::common::fork::{Guard, Lock};
+use crate::common::memory::push;
 
 /// Allocates an element: `mempool_alloc_t`, with `gfp_t` and the pool's data.
 pub type AllocElement = unsafe extern "C-unwind" fn(u32, *mut c_void) -> *mut c_void;
@@ -114,7 +115,12 @@ impl Mempool {
     /// Waits until an element was freed, but not for ever; or wakes for no reason.
     fn wait<'a>(&'a self, mut reserve: Guard<'a, Reserve>) -> Guard<'a, Reserve> {
         let me = thread::current();
-        reserve.waiting.push(me.clone());
+        if push(&mut reserve.waiting, me.clone()).is_err() {
+            // Nobody will wake us.
+            drop(reserve);
+            thread::sleep(Duration::from_millis(1));
+            return self.lock();
+        }
         drop(reserve);
         thread::park_timeout(PATIENCE);
         let mut reserve = self.lock();

@@ -13,13 +13,13 @@
 
 use core::alloc::Layout;
 use core::{fmt, ptr};
-use std::sync::Arc;
 
 use uma::core::{Decommit, Name, PageError, PageRun, PageSupplier, Protect, Regions, Request};
 use uma::debug::{FRAMES, Report, Verdict};
 use uma::{Hardening, Host, Platform, Registry};
 
 use super::SYSTEM;
+use crate::common::memory::{Counted, NoMemory};
 use crate::common::{Runs, boundary};
 use crate::sync::{AtomicPtr, Ordering};
 
@@ -68,31 +68,27 @@ impl Kept {
         if GRACE_PERIOD.load(Ordering::Acquire).is_null() {
             return;
         }
-        let runs = self.0.take();
-        if runs.is_empty() {
-            return;
-        }
+        let Some(mark) = self.0.mark() else { return };
         if wait_for_grace_period() {
-            free(runs);
+            free(|| self.0.pop_marked(mark));
         } else {
-            runs.into_iter().for_each(|run| self.0.push(run));
+            self.0.unmark(mark);
         }
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let runs = self.0.take();
-        if !runs.is_empty() {
+        if self.0.count() != 0 {
             // Without one, whoever destroys a cache vouches that nobody reads.
             wait_for_grace_period();
-            free(runs);
+            free(|| self.0.pop());
         }
     }
 }
 
-fn free(runs: Vec<PageRun>) {
-    for run in runs {
+fn free(runs: impl FnMut() -> Option<PageRun>) {
+    for run in core::iter::from_fn(runs) {
         // SAFETY: the run came from the host, whole; the keg gave it back, and readers have ended.
         unsafe { Host.pages().free_pages(run) };
     }
@@ -101,12 +97,13 @@ fn free(runs: Vec<PageRun>) {
 /// The platform of a cache: that of the process, but perhaps with pages that are kept.
 #[derive(Clone, Debug)]
 pub(super) struct Surroundings {
-    kept: Option<Arc<Kept>>,
+    kept: Option<Counted<Kept>>,
 }
 
 impl Surroundings {
-    pub(super) fn new(keep: bool) -> Self {
-        Self { kept: keep.then(|| Arc::new(Kept::new())) }
+    pub(super) fn new(keep: bool) -> Result<Self, NoMemory> {
+        let kept = if keep { Some(Counted::new(Kept::new())?) } else { None };
+        Ok(Self { kept })
     }
 
     pub(super) fn kept(&self) -> Option<&Kept> {
@@ -117,7 +114,7 @@ impl Surroundings {
 /// The pages of a cache.
 #[derive(Clone, Debug)]
 pub(super) struct Pages {
-    kept: Option<Arc<Kept>>,
+    kept: Option<Counted<Kept>>,
 }
 
 impl Pages {
@@ -129,7 +126,7 @@ impl Pages {
 
 // SAFETY: runs come from the host, which keeps the promises; a run that is kept was given back, so nobody
 // else has it until it is handed out again or goes back to the host. Nothing here unwinds: a grace period that
-// would ends the process, and lists are allocated infallibly or the process ends.
+// would ends the process, and there is room for what comes back.
 unsafe impl PageSupplier for Pages {
     fn page_size(&self) -> usize {
         Host.pages().page_size()
@@ -137,12 +134,13 @@ unsafe impl PageSupplier for Pages {
 
     fn alloc_pages(&self, layout: Layout, request: Request) -> Result<PageRun, PageError> {
         let Some(kept) = &self.kept else { return Host.pages().alloc_pages(layout, request) };
-        if let Some(run) = kept.0.find(layout) {
+        if let Some(run) = kept.0.find_promised(layout) {
             // It is not as fresh as it was.
             // SAFETY: base, layout and flag are those of a run that is ours.
             return Ok(unsafe { PageRun::from_parts(run.base(), run.layout(), false, run.flag()) });
         }
-        let run = Host.pages().alloc_pages(layout, request)?;
+        kept.0.promise().map_err(|NoMemory| PageError::Exhausted)?;
+        let run = Host.pages().alloc_pages(layout, request).inspect_err(|_| kept.0.release())?;
         if !run.is_zeroed() {
             // Marks of objects that were constructed here before may be left (see `Construct`).
             // SAFETY: the run is ours, and so long.
@@ -155,7 +153,7 @@ unsafe impl PageSupplier for Pages {
         match &self.kept {
             Some(kept) => {
                 kept.0.push(run);
-                if kept.0.count() > BATCH {
+                if kept.0.unmarked() > BATCH {
                     kept.flush();
                 }
             }

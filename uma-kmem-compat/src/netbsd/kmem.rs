@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use uma::Reclaim;
 use uma::core::Request;
@@ -11,18 +11,19 @@ use uma_malloc::{Malloc, MallocError, MallocFault, MallocStats, SizeClasses};
 use super::{DIAGNOSTIC, KmFlags, SYSTEM, WAITOK};
 use crate::common::Patience;
 use crate::common::fork::{Guard, Lock};
+use crate::common::memory::{Table, enter, table};
 use crate::sync::{AtomicBool, Ordering};
 
 /// All memory of `kmem`.
 static HEAP: Malloc = Malloc::new("kmem", SizeClasses::NETBSD_KMEM);
 
 /// With diagnostics, the sizes that were asked for, by address. A leaf lock.
-static SIZES: Lock<BTreeMap<usize, usize>> = Lock::new(BTreeMap::new());
+static SIZES: Lock<Table<usize, usize>> = Lock::new(table());
 
 /// So much is always waited for; more, only if as much could come free.
 const MODEST: usize = 1 << 20;
 
-fn sizes() -> Guard<'static, BTreeMap<usize, usize>> {
+fn sizes() -> Guard<'static, Table<usize, usize>> {
     SIZES.lock()
 }
 
@@ -61,8 +62,15 @@ pub(super) fn alloc(
         Err(_) => None,
     };
     let Some(at) = got else { return ptr::null_mut() };
-    if diagnostic() {
-        sizes().insert(at.addr().get(), size);
+    if diagnostic() && enter(&mut sizes(), at.addr().get(), size).is_err() {
+        // Nobody has it yet. A caller who sleeps tries again, as for the memory itself.
+        // SAFETY: it came just now.
+        let _ = unsafe { HEAP.try_free(at) };
+        if !sleeps || WAITOK.get() == "fail" {
+            return ptr::null_mut();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        return alloc(function, size, flags, request);
     }
     at.as_ptr().cast()
 }

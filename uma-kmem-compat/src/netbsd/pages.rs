@@ -15,7 +15,6 @@ use core::alloc::Layout;
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr::NonNull;
 use core::{fmt, ptr};
-use std::sync::Arc;
 
 use uma::core::{Decommit, Name, PageError, PageRun, PageSupplier, Protect, Regions, Request};
 use uma::debug::{FRAMES, Report, Verdict};
@@ -23,6 +22,7 @@ use uma::{Hardening, Host, Platform, Registry};
 
 use super::SYSTEM;
 use super::hooks::told;
+use crate::common::memory::{Counted, NoMemory};
 use crate::common::{Runs, boundary};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
@@ -166,52 +166,58 @@ impl Supply {
 
     /// Whether one more run is to be kept.
     fn keeps(&self) -> bool {
-        let kept = self.kept.count();
+        self.keeps_beside(self.kept.count())
+    }
+
+    /// Whether one is to be kept beside so many.
+    fn keeps_beside(&self, kept: usize) -> bool {
         kept < self.spare.load(Ordering::Relaxed)
             || self.used.load(Ordering::Relaxed) + kept < self.least.load(Ordering::Relaxed)
     }
 
     /// Gives back what is kept beyond need.
     pub(super) fn trim(&self) {
-        let mut runs = self.kept.take();
-        if runs.is_empty() {
+        if !self.has_surplus() {
             return;
         }
-        let mut waited = !self.passive;
-        while let Some(run) = runs.pop() {
-            if self.keeps() {
-                self.kept.push(run);
-                continue;
-            }
-            waited = waited || pserialize();
-            if waited {
+        // Those that wait, if they must: what comes meanwhile has not.
+        let Some(mark) = self.kept.mark() else { return };
+        if !self.passive || pserialize() {
+            while self.has_surplus()
+                && let Some(run) = self.kept.pop_marked(mark)
+            {
                 self.give(run);
-            } else {
-                self.kept.push(run);
-                runs.drain(..).for_each(|run| self.kept.push(run));
             }
         }
+        self.kept.unmark(mark);
+    }
+
+    /// Whether more is kept than is to be.
+    fn has_surplus(&self) -> bool {
+        let kept = self.kept.count();
+        kept != 0 && !self.keeps_beside(kept - 1)
     }
 }
 
 impl Drop for Supply {
     fn drop(&mut self) {
-        let runs = self.kept.take();
-        if self.passive && !runs.is_empty() {
+        if self.passive && self.kept.count() != 0 {
             // Without one, whoever destroys a pool vouches that nobody reads.
             pserialize();
         }
-        runs.into_iter().for_each(|run| self.give(run));
+        while let Some(run) = self.kept.pop() {
+            self.give(run);
+        }
     }
 }
 
 /// The platform of a pool: that of the process, but for the pages, and for who is told of misuse.
 #[derive(Clone)]
-pub(super) struct Surroundings(pub(super) Arc<Supply>);
+pub(super) struct Surroundings(pub(super) Counted<Supply>);
 
 /// The pages of a pool.
 #[derive(Clone)]
-pub(super) struct Pages(Arc<Supply>);
+pub(super) struct Pages(Counted<Supply>);
 
 impl Pages {
     /// The host's, where they are nobody else's.
@@ -223,7 +229,7 @@ impl Pages {
 
 // SAFETY: runs come from the host or from functions that promise the same; a run that is kept was given back, so
 // nobody else has it until it is handed out again or goes back. Nothing here unwinds: a function
-// of the program that would ends the process, and lists are allocated infallibly or the process ends.
+// of the program that would ends the process, and there is room for what comes back.
 unsafe impl PageSupplier for Pages {
     fn page_size(&self) -> usize {
         match self.0.source {
@@ -233,13 +239,16 @@ unsafe impl PageSupplier for Pages {
     }
 
     fn alloc_pages(&self, layout: Layout, request: Request) -> Result<PageRun, PageError> {
-        let run = match self.0.kept.find(layout) {
+        let run = match self.0.kept.find_promised(layout) {
             // It is not as fresh as it was.
             // SAFETY: base, layout and flag are those of a run that is ours.
             Some(run) => unsafe {
                 PageRun::from_parts(run.base(), run.layout(), false, run.flag())
             },
-            None => self.0.get(layout, request)?,
+            None => {
+                self.0.kept.promise().map_err(|NoMemory| PageError::Exhausted)?;
+                self.0.get(layout, request).inspect_err(|_| self.0.kept.release())?
+            }
         };
         self.0.used.fetch_add(1, Ordering::Relaxed);
         Ok(run)
@@ -250,6 +259,7 @@ unsafe impl PageSupplier for Pages {
         if self.0.keeps() || (self.0.passive && !pserialize()) {
             self.0.kept.push(run);
         } else {
+            self.0.kept.release();
             self.0.give(run);
         }
     }

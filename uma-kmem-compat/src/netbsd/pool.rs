@@ -11,7 +11,6 @@ mod get;
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
-use std::sync::Arc;
 
 use uma::core::{ConfigError, ConfigFault, Item, ItemSource, Name};
 use uma::keg::SlabConfig;
@@ -23,6 +22,7 @@ use super::{DIAGNOSTIC, PoolFlags};
 #[cfg(feature = "capi")]
 use crate::common::Front;
 use crate::common::fork::Lock;
+use crate::common::memory::{Counted, NoMemory};
 use crate::sync::{AtomicBool, AtomicU64};
 use bounds::Settings;
 pub use bounds::{DrainHook, HardLimitWarning};
@@ -74,7 +74,7 @@ pub struct Pool {
     low: AtomicU64,
     high: AtomicU64,
     per_page: u64,
-    supply: Arc<Supply>,
+    supply: Counted<Supply>,
     settings: Lock<Settings>,
     /// Whether it was told that somebody waits for memory, or that zeros go ill with a constructor.
     told_waits: AtomicBool,
@@ -139,7 +139,8 @@ impl Pool {
         let passive = args.flags.contains(PoolFlags::PSERIALIZE);
         let untouched = passive || args.flags.contains(PoolFlags::NOTOUCH);
         let last = passive && callbacks.dtor.is_none();
-        let supply = Arc::new(Supply::new(source, last));
+        let supply = Counted::new(Supply::new(source, last));
+        let supply = supply.map_err(|NoMemory| fault(ConfigFault::NoMemory))?;
         let construct = Construct { callbacks, untouched, passive };
         let surroundings = Surroundings(supply.clone());
         let mut zone = RawZone::builder_in(name, Layout::new::<()>(), surroundings)

@@ -3,14 +3,16 @@
 use core::ffi::{c_int, c_uint, c_void};
 use core::fmt;
 
-use uma::core::Request;
+use uma::core::{Name, Request};
 use uma::{Host, HostLock, Park, Platform};
 use uma_vmem::{
     Arena, ArenaConfig, ArenaStats, Constraints, Import, Leaked, Policy, Segment, Span, VmemError,
+    VmemFault,
 };
 
 use super::VmFlags;
 use crate::common::fork::Listed;
+use crate::common::memory::NoMemory;
 
 /// Imports a span of a size from the source, with `VM_*` flags, and says where it is: 0, or an error
 /// (`vmem_import_t`). Never called with `VM_SLEEP`: the arena waits itself.
@@ -173,7 +175,8 @@ impl Vmem {
         if args.size != 0 {
             arena.add(args.base, args.size)?;
         }
-        Ok(Self(Listed::new(arena)))
+        let fault = |NoMemory| VmemError { arena: Name::new(name), fault: VmemFault::Metadata };
+        Ok(Self(Listed::new(arena).map_err(fault)?))
     }
 
     /// Allocates (`vmem_alloc`). With [`VmFlags::SLEEP`] it waits until somebody frees enough.
@@ -241,7 +244,7 @@ impl Vmem {
     }
 
     /// The name.
-    pub fn name(&self) -> uma::core::Name {
+    pub fn name(&self) -> Name {
         self.0.name()
     }
 

@@ -5,7 +5,6 @@ use core::ffi::CStr;
 use core::ffi::c_void;
 use core::fmt;
 use core::ptr::NonNull;
-use std::sync::Arc;
 
 use uma::Hardening;
 use uma::core::{AllocError, ConfigError, Stats};
@@ -15,6 +14,8 @@ use super::{DESTROY, FAILING_CTOR, KMEM_FLAGS, Km, Kmc, NAME, SLEEP, SYSTEM, loo
 #[cfg(feature = "capi")]
 use crate::common::Front;
 use crate::common::Patience;
+use crate::common::Sample;
+use crate::common::memory::Counted;
 use crate::common::objects::{self, Backing, Callbacks, MoveCallback, Objects, Owner, Wanted};
 
 /// Alignment in bytes of objects that ask for none (`KMEM_ALIGN`).
@@ -121,7 +122,7 @@ impl KmemCache {
         size: usize,
         align: usize,
         callbacks: Callbacks,
-        backing: Option<Arc<dyn Backing>>,
+        backing: Option<Counted<dyn Backing>>,
         flags: Kmc,
     ) -> Result<Self, CreateError> {
         let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
@@ -219,7 +220,7 @@ impl KmemCache {
 
     /// An object that its owner refused to move can be moved now (`kmem_cache_move_notify`).
     pub fn move_notify(&self, object: NonNull<u8>) {
-        self.objects.move_notify(object);
+        Objects::move_notify(&self.objects, object);
     }
 
     /// Asks the owner for objects, and gives back all that are free (`kmem_cache_reap_now`). Objects that can
@@ -248,18 +249,11 @@ impl KmemCache {
         const NAME: &str = "kmem_cache_destroy";
         let untouched = self.untouched;
         let ended = self.objects.end(|objects, used| {
-            let mut some = String::new();
-            let mut count = 0;
-            objects.for_each_used(|object| {
-                count += 1;
-                if count <= 8 {
-                    some += &format!(" {:#x}", object.addr());
-                }
-            });
-            let more = if count > 8 { " ..." } else { "" };
-            let what = format!("{objects} is not empty: {used} objects in use:{some}{more}");
+            let mut some = Sample::default();
+            objects.for_each_used(|object| some.add(object));
+            let what = format_args!("{objects} is not empty: {used} objects in use:{some}");
             match DESTROY.get() {
-                "panic" => SYSTEM.fatal(NAME, format_args!("{what}")),
+                "panic" => SYSTEM.fatal(NAME, what),
                 "refuse" => {
                     SYSTEM.report(NAME, format_args!("{what}; it stays"));
                     true
@@ -296,7 +290,7 @@ impl KmemCache {
         self.objects.stats()
     }
 
-    pub(super) fn objects(&self) -> &Arc<Objects> {
+    pub(super) fn objects(&self) -> &Counted<Objects> {
         &self.objects
     }
 }

@@ -7,9 +7,8 @@ use core::alloc::Layout;
 use core::ffi::{c_int, c_void};
 use core::fmt;
 use core::ptr::{self, NonNull};
-use std::collections::BTreeMap;
 
-use uma::core::{PageRun, PageSupplier, Request};
+use uma::core::{Name, PageRun, PageSupplier, Request};
 use uma::{Host, HostLock, Platform};
 use uma_vmem::{
     Arena, ArenaConfig, ArenaStats, Constraints, Import, Policy, Segment, SegmentKind, Span,
@@ -19,6 +18,7 @@ use uma_vmem::{
 use super::{Km, SYSTEM, kmem_reap};
 use crate::common::boundary;
 use crate::common::fork::{Listed, Lock};
+use crate::common::memory::{NoMemory, Table, enter, table};
 use crate::common::objects::Backing;
 
 /// `VM_BESTFIT`, `VM_FIRSTFIT`, `VM_NEXTFIT`.
@@ -67,9 +67,9 @@ pub(super) enum Importer {
 pub(super) struct Spans {
     parent: Parent,
     /// Of spans that were not aligned as the arena wanted: what the parent gave. By the base of the span.
-    cut: Lock<BTreeMap<usize, (usize, usize)>>,
+    cut: Lock<Table<usize, (usize, usize)>>,
     /// Of the heap: the flags and alignments of its runs, by base.
-    runs: Lock<BTreeMap<usize, (u8, usize)>>,
+    runs: Lock<Table<usize, (u8, usize)>>,
 }
 
 // SAFETY: the source is only handed to the functions, and whoever made the arena promised that they may be
@@ -86,7 +86,7 @@ fn run(size: usize, align: usize) -> Option<Layout> {
 
 impl Spans {
     const fn new(parent: Parent) -> Self {
-        Self { parent, cut: Lock::new(BTreeMap::new()), runs: Lock::new(BTreeMap::new()) }
+        Self { parent, cut: Lock::new(table()), runs: Lock::new(table()) }
     }
 
     /// What the functions give for a size.
@@ -111,8 +111,11 @@ impl Import for Spans {
                 let layout = run(size, align)?;
                 let run = Host.pages().alloc_pages(layout, Request::NOWAIT).ok()?;
                 let base = run.base().expose_provenance().get();
-                let mut runs = self.runs.lock();
-                runs.insert(base, (run.flag(), align));
+                if enter(&mut self.runs.lock(), base, (run.flag(), align)).is_err() {
+                    // SAFETY: it came just now, and nobody uses it.
+                    unsafe { Host.pages().free_pages(run) };
+                    return None;
+                }
                 Some(Span { base, size: layout.size() })
             }
             Parent::Functions { alloc, free, source } => {
@@ -124,7 +127,11 @@ impl Import for Spans {
                 unsafe { free(source, ptr::with_exposed_provenance_mut(span.base), span.size) };
                 let span = Self::ask(alloc, source, size.checked_add(align)?)?;
                 let base = span.base.next_multiple_of(align);
-                self.cut.lock().insert(base, (span.base, span.size));
+                if enter(&mut self.cut.lock(), base, (span.base, span.size)).is_err() {
+                    // SAFETY: as above.
+                    unsafe { free(source, ptr::with_exposed_provenance_mut(span.base), span.size) };
+                    return None;
+                }
                 Some(Span { base, size })
             }
         }
@@ -187,7 +194,8 @@ impl Vmem {
         }
         let heap = matches!(parent, Parent::Heap);
         let arena = Arena::xcreate(config, Spans::new(parent), Host.metadata(), Host.sleep());
-        Ok(Self { arena: Listed::new(arena), identifiers: flags & IDENTIFIER != 0, heap })
+        let arena = Listed::new(arena).map_err(|NoMemory| no_arena(name))?;
+        Ok(Self { arena, identifiers: flags & IDENTIFIER != 0, heap })
     }
 
     pub(super) const fn has_identifiers(&self) -> bool {
@@ -307,6 +315,11 @@ impl Backing for Vmem {
             self.free("kmem_cache", at.addr().get(), layout.size());
         });
     }
+}
+
+/// There was no memory for an arena.
+pub(super) fn no_arena(name: &str) -> VmemError {
+    VmemError { arena: Name::new(name), fault: VmemFault::Metadata }
 }
 
 /// Whether waiting could have helped.

@@ -12,6 +12,7 @@ use super::env::Settings;
 use super::{DESTROY, SYSTEM, nofail, umem_reap};
 #[cfg(feature = "capi")]
 use crate::common::Front;
+use crate::common::Sample;
 use crate::common::objects::{self, Callbacks, Objects, Owner, Wanted};
 
 /// Largest alignment of a cache, in bytes: a page.
@@ -273,18 +274,11 @@ impl UmemCache {
     pub fn destroy(self) -> Result<(), Leaked> {
         const NAME: &str = "umem_cache_destroy";
         let ended = self.objects.end(|objects, used| {
-            let mut some = String::new();
-            let mut count = 0;
-            objects.for_each_used(|object| {
-                count += 1;
-                if count <= 8 {
-                    some += &format!(" {:#x}", object.addr());
-                }
-            });
-            let more = if count > 8 { " ..." } else { "" };
-            let what = format!("{objects} is not empty: {used} objects in use:{some}{more}");
+            let mut some = Sample::default();
+            objects.for_each_used(|object| some.add(object));
+            let what = format_args!("{objects} is not empty: {used} objects in use:{some}");
             match DESTROY.get() {
-                "panic" => SYSTEM.fatal(NAME, format_args!("{what}")),
+                "panic" => SYSTEM.fatal(NAME, what),
                 "refuse" => {
                     SYSTEM.report(NAME, format_args!("{what}; it stays"));
                     true

@@ -8,6 +8,7 @@ use super::{
     Callbacks, Constructor, CreateError, Destructor, Leaked, NofailCallback, ReclaimCallback,
     SYSTEM, Umc, Umem, UmemCache, alloc,
 };
+use crate::common::memory::{NoMemory, no_zone};
 use crate::common::objects::or_null;
 use crate::common::{BadHandle, Handle, Handles, text};
 
@@ -202,8 +203,12 @@ unsafe extern "C" fn uma_umem_cache_create(
                 UmemCache::create_with(name, size, align, callbacks, Umc::of(flags))
             },
         };
+        let made = made.and_then(|cache| {
+            let no_memory = |NoMemory| no_zone(name.as_deref().unwrap_or(""), size, align).into();
+            CACHES.insert(cache).map_err(no_memory)
+        });
         match made {
-            Ok(cache) => CACHES.insert(cache),
+            Ok(handle) => handle,
             Err(error) => {
                 set_errno(error.errno());
                 ptr::null_mut()

@@ -1,32 +1,42 @@
 //! All caches, and making them give memory back.
 
 use core::cell::Cell;
-use std::sync::{Arc, Weak};
 
 use uma::{Host, Platform, Reclaim};
 
 use super::Objects;
 use super::lock::Guarded;
 use crate::common::System;
+use crate::common::memory::{Counted, NoMemory, Weak, push};
 use crate::sync::Ordering;
 
-static ALL: Guarded<Vec<Weak<Objects>>> = Guarded::new(Vec::new());
+/// In the order of their numbers, which caches get as they are listed.
+static ALL: Guarded<Vec<(u64, Weak<Objects>)>> = Guarded::new(Vec::new());
 
-pub(super) fn add(objects: &Arc<Objects>) {
-    let weak = Arc::downgrade(objects);
-    ALL.lock().push(weak);
+pub(super) fn add(objects: &Counted<Objects>) -> Result<(), NoMemory> {
+    let weak = objects.downgrade();
+    let mut all = ALL.lock();
+    let number = all.last().map_or(0, |(last, _)| last + 1);
+    push(&mut all, (number, weak))
 }
 
-pub(super) fn remove(objects: &Arc<Objects>) {
-    let mut all = ALL.lock();
-    all.retain(|other| !core::ptr::eq(other.as_ptr(), Arc::as_ptr(objects)));
+pub(super) fn remove(objects: &Counted<Objects>) {
+    ALL.lock().retain(|(_, other)| !other.is_of(objects));
+}
+
+/// The next cache from a number on, and its number.
+fn next(from: u64) -> Option<(u64, Counted<Objects>)> {
+    let all = ALL.lock();
+    let place = all.partition_point(|(number, _)| *number < from);
+    all[place..].iter().find_map(|(number, weak)| Some((*number, weak.upgrade()?)))
 }
 
 /// Calls `visit` with every cache of a system, or of all. No lock is held meanwhile, and each cache is kept for
 /// no longer than its call.
-pub(crate) fn for_each(system: Option<&'static System>, mut visit: impl FnMut(&Arc<Objects>)) {
-    let all = ALL.lock().clone();
-    for objects in all.iter().filter_map(Weak::upgrade) {
+pub(crate) fn for_each(system: Option<&'static System>, mut visit: impl FnMut(&Counted<Objects>)) {
+    let mut from = 0;
+    while let Some((number, objects)) = next(from) {
+        from = number + 1;
         if system.is_none_or(|system| core::ptr::eq(system, objects.system())) {
             visit(&objects);
         }

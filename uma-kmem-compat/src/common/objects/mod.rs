@@ -2,7 +2,7 @@
 //! asked back, and objects that move.
 //!
 //! ```text
-//!   KmemCache, UmemCache --- Arc --> Objects <--- Weak --- the list of all (reap, upkeep)
+//!   KmemCache, UmemCache --- Counted --> Objects <--- Weak --- the list of all (reap, upkeep)
 //!                                      |  zone: slabs, or pages for large objects
 //!                                      |  moves: the move callback and what it said
 //!                                      `- pages: reserve, and what is held while objects move
@@ -23,8 +23,7 @@ use core::ffi::c_int;
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
-use std::ffi::{CStr, CString};
-use std::sync::Arc;
+use std::ffi::CStr;
 
 use uma::core::{AllocError, ConfigError, ConfigFault, Item, Name, Request, Stats};
 use uma::{Hardening, RawZone, RawZoneBuilder, Reclaim};
@@ -38,6 +37,8 @@ pub(crate) use pages::{Backing, Pages, Shared, Surroundings};
 pub(crate) use upkeep::{Heap, active, defragment_later, look_after, reap_later, start};
 
 use super::System;
+use super::memory::{Alone, Counted, NoMemory, no_zone};
+use super::name::Kept;
 use crate::sync::{AtomicU64, Ordering};
 use moves::Moves;
 use pages::Large;
@@ -68,7 +69,7 @@ pub(crate) struct Objects {
     callbacks: Callbacks,
     system: &'static System,
     surroundings: Surroundings,
-    name: CString,
+    name: Kept,
     moves: Moves,
     counts: Counts,
 }
@@ -98,7 +99,7 @@ pub(crate) struct Wanted<'a> {
     /// Whether free objects are never written to.
     pub(crate) untouched: bool,
     pub(crate) hardening: Option<Hardening>,
-    pub(crate) backing: Option<Arc<dyn Backing>>,
+    pub(crate) backing: Option<Counted<dyn Backing>>,
 }
 
 impl Objects {
@@ -112,10 +113,12 @@ impl Objects {
     ///
     /// The callbacks take objects of that size, touch no more of them, and may run on any thread as long as
     /// the cache exists.
-    pub(crate) unsafe fn create(wanted: Wanted<'_>) -> Result<Arc<Self>, ConfigError> {
+    pub(crate) unsafe fn create(wanted: Wanted<'_>) -> Result<Counted<Self>, ConfigError> {
         let Wanted { system, name, size, align, callbacks, flags, .. } = wanted;
-        let surroundings =
-            Surroundings::new(Pages::Cache(Arc::new(Shared::new(wanted.backing.clone()))), system);
+        let no_memory = |NoMemory| no_zone(name, size, align);
+        let kept = Kept::new(name).map_err(no_memory)?;
+        let shared = Counted::new(Shared::new(wanted.backing.clone())).map_err(no_memory)?;
+        let surroundings = Surroundings::new(Pages::Cache(shared), system);
         let construct = Construct { callbacks, flags, untouched: wanted.untouched };
         let fault = |fault| ConfigError { zone: Name::new(name), size, align, fault };
         let zone = if size <= uma::keg::MAX_ITEM_SIZE {
@@ -136,20 +139,11 @@ impl Objects {
             // SAFETY: as above.
             Zone::Runs(unsafe { zone.hooks(construct) }.build()?)
         };
-        let name = CString::new(name.replace('\0', "?")).unwrap_or_default();
         let (moves, counts) = (Moves::new(), Counts::default());
-        let objects = Arc::new(Self {
-            zone,
-            align,
-            size,
-            callbacks,
-            system,
-            surroundings,
-            name,
-            moves,
-            counts,
-        });
-        list::add(&objects);
+        let objects =
+            Self { zone, align, size, callbacks, system, surroundings, name: kept, moves, counts };
+        let objects = Counted::new(objects).map_err(no_memory)?;
+        list::add(&objects).map_err(no_memory)?;
         Ok(objects)
     }
 
@@ -260,10 +254,10 @@ fn fitted<P: uma::Platform, H, O>(
 /// A cache, for the one who made it: when this is dropped, the cache ends. Nobody finds it in the list any more, and
 /// whoever has found it before has done with it.
 #[derive(Debug)]
-pub(crate) struct Owner(ManuallyDrop<Arc<Objects>>);
+pub(crate) struct Owner(ManuallyDrop<Counted<Objects>>);
 
 impl Owner {
-    pub(crate) fn new(objects: Arc<Objects>) -> Self {
+    pub(crate) fn new(objects: Counted<Objects>) -> Self {
         Self(ManuallyDrop::new(objects))
     }
 
@@ -289,19 +283,20 @@ impl Owner {
         if !stays(&alone, used) {
             return Err((used, None));
         }
-        let objects = Arc::new(alone);
-        list::add(&objects);
+        let objects = alone.shared();
+        // Not listed, it is not reaped with others: that can be borne.
+        let _ = list::add(&objects);
         Err((used, Some(Self::new(objects))))
     }
 }
 
 /// The cache itself: nobody finds it in the list any more, and whoever has found it before has done with it. `None` if
 /// that does not come about; then it is left as it is.
-fn alone(mut objects: Arc<Objects>) -> Option<Objects> {
+fn alone(mut objects: Counted<Objects>) -> Option<Alone<Objects>> {
     list::remove(&objects);
     // A round of upkeep is short. In a child of fork(2) it may never end: its thread is not there.
     for _ in 0..10_000 {
-        match Arc::try_unwrap(objects) {
+        match objects.alone() {
             Ok(alone) => return Some(alone),
             Err(shared) => objects = shared,
         }
@@ -315,10 +310,10 @@ fn alone(mut objects: Arc<Objects>) -> Option<Objects> {
 }
 
 impl core::ops::Deref for Owner {
-    type Target = Arc<Objects>;
+    type Target = Counted<Objects>;
 
     #[inline(always)]
-    fn deref(&self) -> &Arc<Objects> {
+    fn deref(&self) -> &Counted<Objects> {
         &self.0
     }
 }
@@ -339,7 +334,7 @@ pub(crate) fn or_null<E>(object: Result<NonNull<u8>, E>) -> *mut u8 {
 /// Names the cache in reports.
 impl fmt::Display for Objects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cache \"{}\"", self.name.to_string_lossy())
+        write!(f, "cache \"{}\"", self.name.as_text())
     }
 }
 

@@ -18,14 +18,15 @@
 
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::collections::{HashMap, HashSet, TryReserveError};
+use std::sync::OnceLock;
 
 use uma::Reclaim;
 use uma::core::Request;
 
 use super::lock::{Guard, Guarded};
 use super::{Objects, upkeep};
+use crate::common::memory::{Counted, NoMemory, push};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Moves an object: of the old one, the new one, their size and the cache's private value.
@@ -83,6 +84,14 @@ struct Known {
     later: HashMap<usize, u32>,
 }
 
+impl Known {
+    /// Room for what an answer may add.
+    fn make_room(&mut self) -> Result<(), TryReserveError> {
+        self.pinned.try_reserve(1)?;
+        self.later.try_reserve(1)
+    }
+}
+
 /// So often an object is put off before that is a no.
 const PATIENCE: u32 = 3;
 
@@ -116,18 +125,18 @@ impl Objects {
     }
 
     /// An object that could not be moved can be now.
-    pub(crate) fn move_notify(self: &Arc<Self>, object: NonNull<u8>) {
-        if self.moves().callback.get().is_none() {
+    pub(crate) fn move_notify(this: &Counted<Self>, object: NonNull<u8>) {
+        if this.moves().callback.get().is_none() {
             return;
         }
         let address = object.addr().get();
-        let run = self.shared().run_of(address);
+        let run = this.shared().run_of(address);
         {
-            let mut known = self.moves().known();
+            let mut known = this.moves().known();
             known.later.remove(&address);
             run.map(|run| known.pinned.remove(&run));
         }
-        upkeep::defragment_later(self);
+        upkeep::defragment_later(this);
     }
 }
 
@@ -169,7 +178,7 @@ pub(super) fn worth_while(objects: &Objects) -> bool {
         && stats.free() > (stats.used() + stats.free()) / 4
 }
 
-/// Has objects of a cache moved together, if they can be.
+/// Has objects of a cache moved together, if they can be. Without memory to write down which, it is left.
 pub(super) fn defragment(objects: &Objects) {
     let Some(callback) = objects.moves().callback.get() else { return };
     let Some(_scan) = Scan::begin() else { return };
@@ -177,14 +186,18 @@ pub(super) fn defragment(objects: &Objects) {
     let counts = &objects.moves().counts;
     let before = {
         let _hold = objects.shared().hold();
-        let sparse = sparse(objects);
+        let Ok(sparse) = Sparse::of(objects) else { return };
         let before = objects.stats().slabs;
-        counts.reclaimable.store(sparse.len() as u64, Ordering::Relaxed);
+        counts.reclaimable.store(sparse.slabs.len() as u64, Ordering::Relaxed);
         let mut free = Free(objects, Vec::new());
-        'slabs: for (slab, olds) in &sparse {
-            for old in olds {
+        'slabs: for slab in &sparse.slabs {
+            for (_, old) in &sparse.objects[slab.first..][..slab.used] {
+                // What is learned of the offer finds room.
+                if objects.moves().known().make_room().is_err() {
+                    break 'slabs;
+                }
                 let Some(new) = elsewhere(objects, &sparse, &mut free.1) else { break 'slabs };
-                if !offer(objects, *callback, *slab, *old, new, &mut free.1) {
+                if !offer(objects, *callback, slab.base, *old, new, &mut free.1) {
                     continue 'slabs;
                 }
             }
@@ -197,49 +210,79 @@ pub(super) fn defragment(objects: &Objects) {
     counts.slabs_freed.fetch_add(freed, Ordering::Relaxed);
 }
 
-/// The objects of slabs that can be emptied, by slab.
-fn sparse(objects: &Objects) -> BTreeMap<usize, Vec<NonNull<u8>>> {
-    let mut slabs: BTreeMap<usize, Vec<NonNull<u8>>> = BTreeMap::new();
-    objects.for_each_used(|object| {
-        if let Some(slab) = objects.shared().run_of(object.addr().get()) {
-            slabs.entry(slab).or_default().push(object);
-        }
-    });
-    let each = objects.stats().per_slab as usize;
-    let mut known = objects.moves().known();
-    known.pinned.retain(|slab| slabs.contains_key(slab));
-    let mut order: Vec<_> = slabs.iter().map(|(slab, olds)| (olds.len(), *slab)).collect();
-    order.sort_unstable();
-    let mut room: usize = order.iter().map(|(used, _)| each.saturating_sub(*used)).sum();
-    let mut moved = 0;
-    let mut picked = HashSet::new();
-    for (used, slab) in order {
-        if used >= each || known.pinned.contains(&slab) {
-            continue;
-        }
-        // Its own free places are no place to go.
-        let left = room - (each - used);
-        if moved + used > left {
-            break;
-        }
-        (room, moved) = (left, moved + used);
-        picked.insert(slab);
-    }
-    slabs.retain(|slab, _| picked.contains(slab));
-    slabs
+/// A slab with objects in use.
+struct Slab {
+    base: usize,
+    /// The place of its first object, and how many there are.
+    first: usize,
+    used: usize,
 }
 
-/// A constructed object that is in none of the sparse slabs. What is in one goes to `free`.
+/// The slabs that can be emptied, in the order of their addresses.
+struct Sparse {
+    slabs: Vec<Slab>,
+    /// The objects in use of all slabs, by slab.
+    objects: Vec<(usize, NonNull<u8>)>,
+}
+
+impl Sparse {
+    fn of(cache: &Objects) -> Result<Self, NoMemory> {
+        let mut objects = Vec::new();
+        let mut found = Ok(());
+        cache.for_each_used(|object| {
+            if let Some(slab) = cache.shared().run_of(object.addr().get()) {
+                found = found.and_then(|()| push(&mut objects, (slab, object)));
+            }
+        });
+        found?;
+        objects.sort_unstable_by_key(|(slab, object)| (*slab, object.addr()));
+        let mut slabs: Vec<Slab> = Vec::new();
+        for (place, (base, _)) in objects.iter().enumerate() {
+            match slabs.last_mut() {
+                Some(slab) if slab.base == *base => slab.used += 1,
+                _ => push(&mut slabs, Slab { base: *base, first: place, used: 1 })?,
+            }
+        }
+        let mut known = cache.moves().known();
+        known.pinned.retain(|base| slabs.binary_search_by_key(base, |slab| slab.base).is_ok());
+        let each = cache.stats().per_slab as usize;
+        slabs.sort_unstable_by_key(|slab| (slab.used, slab.base));
+        let mut room: usize = slabs.iter().map(|slab| each.saturating_sub(slab.used)).sum();
+        let (mut moved, mut full) = (0, false);
+        slabs.retain(|Slab { base, used, .. }| {
+            if full || *used >= each || known.pinned.contains(base) {
+                return false;
+            }
+            // Its own free places are no place to go.
+            let left = room - (each - used);
+            full = moved + used > left;
+            if !full {
+                (room, moved) = (left, moved + used);
+            }
+            !full
+        });
+        slabs.sort_unstable_by_key(|slab| slab.base);
+        Ok(Self { slabs, objects })
+    }
+
+    fn contains(&self, base: usize) -> bool {
+        self.slabs.binary_search_by_key(&base, |slab| slab.base).is_ok()
+    }
+}
+
+/// A constructed object that is in none of the sparse slabs. What is in one goes to `free`, where there is room for
+/// two more then: for this one, and for the one that it takes the place of.
 fn elsewhere(
     objects: &Objects,
-    sparse: &BTreeMap<usize, Vec<NonNull<u8>>>,
+    sparse: &Sparse,
     free: &mut Vec<NonNull<u8>>,
 ) -> Option<NonNull<u8>> {
     // At most as many as there are free places in sparse slabs, so it ends.
     loop {
+        free.try_reserve(2).ok()?;
         let new = objects.alloc(Request::NOWAIT.without_pages()).ok()?;
         match objects.shared().run_of(new.addr().get()) {
-            Some(slab) if !sparse.contains_key(&slab) => return Some(new),
+            Some(slab) if !sparse.contains(slab) => return Some(new),
             _ => free.push(new),
         }
     }

@@ -13,14 +13,12 @@
 //!   that come back meanwhile stay where they are until that is over, and no memory inside of slabs is given
 //!   back as long as the cache may be asked to move.
 //!
-//! Both lists are [`Runs`], without locks, so they are whole in a child of fork(2).
+//! Both lists are [`Runs`], which are whole in a child of fork(2).
 
 use core::alloc::Layout;
 use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use uma::core::{
     AllocError, Decommit, Item, ItemSource, Name, PageError, PageRun, PageSupplier, Protect,
@@ -30,6 +28,7 @@ use uma::debug::{FRAMES, Report, Verdict};
 use uma::{Hardening, Host, Platform, Registry};
 
 use super::lock::Guarded;
+use crate::common::memory::{Counted, NoMemory};
 use crate::common::{Runs, System};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
@@ -49,20 +48,20 @@ pub(crate) trait Backing: Send + Sync {
 
 /// What the clones of a supplier share.
 pub(crate) struct Shared {
-    backing: Option<Arc<dyn Backing>>,
+    backing: Option<Counted<dyn Backing>>,
     reserve: Runs,
     /// Whether somebody has asked who may use the reserve.
     reserving: AtomicBool,
     held: Runs,
     /// Those who want runs to be held.
     holders: AtomicUsize,
-    /// Whether the runs in use are written down, in `runs`: base and bytes.
+    /// Whether the runs in use are written down, in `runs`: base and bytes, in order.
     movable: AtomicBool,
-    runs: Guarded<BTreeMap<usize, usize>>,
+    runs: Guarded<Vec<(usize, usize)>>,
 }
 
 impl Shared {
-    pub(crate) const fn new(backing: Option<Arc<dyn Backing>>) -> Self {
+    pub(crate) const fn new(backing: Option<Counted<dyn Backing>>) -> Self {
         Self {
             backing,
             reserve: Runs::new(),
@@ -70,7 +69,7 @@ impl Shared {
             held: Runs::new(),
             holders: AtomicUsize::new(0),
             movable: AtomicBool::new(false),
-            runs: Guarded::new(BTreeMap::new()),
+            runs: Guarded::new(Vec::new()),
         }
     }
 
@@ -86,8 +85,9 @@ impl Shared {
     /// The run in which an address lies, by its base, if it was written down.
     pub(super) fn run_of(&self, address: usize) -> Option<usize> {
         let runs = self.runs.lock();
-        let (base, bytes) = runs.range(..=address).next_back()?;
-        (address - base < *bytes).then_some(*base)
+        let behind = runs.partition_point(|(base, _)| *base <= address);
+        let (base, bytes) = runs[behind.checked_sub(1)?];
+        (address - base < bytes).then_some(base)
     }
 
     /// Until the result is dropped, no memory that is given back goes anywhere.
@@ -127,8 +127,10 @@ impl Shared {
                     self.reserving.store(true, Ordering::Relaxed);
                     if !self.reserve.has(layout)
                         && let Ok(second) = self.fetch(layout, request)
+                        && let Err(second) = self.reserve.offer(second)
                     {
-                        self.reserve.push(second);
+                        // SAFETY: it came just now.
+                        unsafe { self.give_back(second) };
                     }
                 }
                 run
@@ -141,9 +143,10 @@ impl Shared {
             }
             Err(error) => return Err(error),
         };
-        if self.tracks() {
-            let mut runs = self.runs.lock();
-            runs.insert(run.base().addr().get(), layout.size());
+        if self.tracks() && self.write_down(&run).is_err() {
+            // SAFETY: nobody has it yet.
+            unsafe { self.keep_or_give_back(run) };
+            return Err(PageError::Exhausted);
         }
         Ok(run)
     }
@@ -152,17 +155,18 @@ impl Shared {
     ///
     /// As [`PageSupplier::free_pages`].
     unsafe fn free(&self, run: PageRun) {
-        if self.tracks() {
-            let mut runs = self.runs.lock();
-            runs.remove(&run.base().addr().get());
-        }
-        if self.holders.load(Ordering::SeqCst) != 0 {
+        // One from before is in no book, so nobody who holds runs knows of it.
+        let known = self.tracks() && self.strike(&run);
+        if known && self.holders.load(Ordering::SeqCst) != 0 {
             self.held.push(run);
             // If the last holder has left meanwhile, nobody else would see to it.
             if self.holders.load(Ordering::SeqCst) == 0 {
                 self.let_go();
             }
             return;
+        }
+        if known {
+            self.held.release();
         }
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { self.keep_or_give_back(run) };
@@ -173,15 +177,41 @@ impl Shared {
     /// As [`PageSupplier::free_pages`].
     unsafe fn keep_or_give_back(&self, run: PageRun) {
         if self.reserving.load(Ordering::Relaxed) && !self.reserve.has(run.layout()) {
-            self.reserve.push(run);
+            if let Err(run) = self.reserve.offer(run) {
+                // SAFETY: the caller's duty is passed on unchanged.
+                unsafe { self.give_back(run) };
+            }
         } else {
-            // SAFETY: the caller's duty is passed on unchanged.
+            // SAFETY: as above.
             unsafe { self.give_back(run) };
         }
     }
 
+    /// Writes down a run, and sees to it that it can be held when it comes back.
+    fn write_down(&self, run: &PageRun) -> Result<(), NoMemory> {
+        self.held.promise()?;
+        let base = run.base().addr().get();
+        let mut runs = self.runs.lock();
+        if runs.try_reserve(1).is_err() {
+            drop(runs);
+            self.held.release();
+            return Err(NoMemory);
+        }
+        let place = runs.partition_point(|(other, _)| *other < base);
+        runs.insert(place, (base, run.layout().size()));
+        Ok(())
+    }
+
+    /// Strikes a run out. Returns whether it was written down.
+    fn strike(&self, run: &PageRun) -> bool {
+        let base = run.base().addr().get();
+        let mut runs = self.runs.lock();
+        let place = runs.binary_search_by_key(&base, |(base, _)| *base);
+        place.map(|place| runs.remove(place)).is_ok()
+    }
+
     fn let_go(&self) {
-        for run in self.held.take() {
+        while let Some(run) = self.held.pop() {
             // SAFETY: it was given back, and nobody looks at it any more.
             unsafe { self.keep_or_give_back(run) };
         }
@@ -190,7 +220,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        for run in self.held.take().into_iter().chain(self.reserve.take()) {
+        while let Some(run) = self.held.pop().or_else(|| self.reserve.pop()) {
             // SAFETY: it was given back, and nobody uses it.
             unsafe { self.give_back(run) };
         }
@@ -217,7 +247,7 @@ impl Drop for Hold<'_> {
 /// The pages of a cache, or of a heap.
 #[derive(Clone, Debug)]
 pub(crate) enum Pages {
-    Cache(Arc<Shared>),
+    Cache(Counted<Shared>),
     Heap(&'static Shared),
 }
 
@@ -232,7 +262,7 @@ impl Pages {
 
 // SAFETY: runs come from the host or a backing, which keep the promises. A run that is held or in reserve was
 // given back, so nobody else has it until it is handed out again or goes back where it came from. Nothing
-// here unwinds: lists are allocated infallibly or the process ends, and a backing does not.
+// here unwinds: there is room for what comes back, and a backing does not.
 unsafe impl PageSupplier for Pages {
     fn page_size(&self) -> usize {
         Host.pages().page_size()

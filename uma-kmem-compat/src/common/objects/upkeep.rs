@@ -3,16 +3,21 @@
 //! It starts with the first cache, sleeps until something is queued or an interval has passed, and is gone in a
 //! child of fork(2) until that makes a cache, or queues something.
 
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use core::ptr;
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
-use std::thread::{self, Thread};
+use std::panic::catch_unwind;
+use std::thread;
 use std::time::Instant;
 
 use uma::{Host, Platform, Reclaim};
 
 use super::lock::Guarded;
 use super::{Objects, list, moves};
+use crate::common::boundary;
+use crate::common::memory::{Counted, Weak};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// A heap of sizes that is looked after, too: what it counts, and how it gives memory back.
@@ -30,14 +35,11 @@ enum Task {
 
 struct State {
     tasks: VecDeque<Task>,
-    /// The heaps, and what they counted at the last look.
-    heaps: Vec<(Heap, u64)>,
-    /// The thread, to be woken.
-    thread: Option<Thread>,
+    /// The heaps, and what they counted at the last look. There are few.
+    heaps: [Option<(Heap, u64)>; 4],
 }
 
-static STATE: Guarded<State> =
-    Guarded::new(State { tasks: VecDeque::new(), heaps: Vec::new(), thread: None });
+static STATE: Guarded<State> = Guarded::new(State { tasks: VecDeque::new(), heaps: [None; 4] });
 /// Seconds between two rounds, or 0 for none.
 static INTERVAL: AtomicU64 = AtomicU64::new(0);
 /// The process whose thread was started.
@@ -60,7 +62,12 @@ pub(crate) fn start(seconds: u64) {
 
 /// Looks after a heap from now on.
 pub(crate) fn look_after(heap: Heap) {
-    STATE.lock().heaps.push((heap, 0));
+    let mut state = STATE.lock();
+    let place = state.heaps.iter_mut().find(|place| place.is_none());
+    debug_assert!(place.is_some(), "there are more heaps than there is room for");
+    if let Some(place) = place {
+        *place = Some((heap, 0));
+    }
 }
 
 /// Starts the thread if this process has none. Returns whether there is one.
@@ -75,34 +82,90 @@ fn run() -> bool {
         ACTIVE.store(0, Ordering::Release);
         STATE.lock().tasks.clear();
     }
-    let named = thread::Builder::new().name("uma-upkeep".into());
-    match named.spawn(rounds) {
-        Ok(handle) => {
-            STATE.lock().thread = Some(handle.thread().clone());
-            true
+    let runs = spawn();
+    if !runs {
+        PROCESS.store(0, Ordering::Release);
+    }
+    runs
+}
+
+/// Starts the thread. Not by the standard library, which ends the process if there is no memory for its books of it.
+fn spawn() -> bool {
+    extern "C" fn main(_: *mut c_void) -> *mut c_void {
+        boundary(None, "uma-upkeep", || {
+            #[cfg(target_os = "linux")]
+            // SAFETY: the name is short enough, and the thread is this one.
+            unsafe {
+                libc::pthread_setname_np(libc::pthread_self(), c"uma-upkeep".as_ptr());
+            }
+            // What panicked was told, and the process goes on.
+            let _ = catch_unwind(rounds);
+            ptr::null_mut()
+        })
+    }
+
+    const STACK: usize = 2 << 20;
+    let mut attributes = MaybeUninit::uninit();
+    let mut thread = MaybeUninit::uninit();
+    // SAFETY: the attributes are initialised before they are used, and live on the stack until they are destroyed; the
+    // thread needs nothing of this one.
+    unsafe {
+        if libc::pthread_attr_init(attributes.as_mut_ptr()) != 0 {
+            return false;
         }
-        Err(_) => {
-            PROCESS.store(0, Ordering::Release);
-            false
-        }
+        // If it cannot be so small, it is as large as others are.
+        libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK);
+        let (detached, null) = (libc::PTHREAD_CREATE_DETACHED, ptr::null_mut());
+        let runs = libc::pthread_attr_setdetachstate(attributes.as_mut_ptr(), detached) == 0
+            && libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), main, null) == 0;
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        runs
     }
 }
 
+/// How often the thread was woken.
+static WAKES: AtomicU32 = AtomicU32::new(0);
+
 fn wake() {
-    let thread = STATE.lock().thread.clone();
-    if let Some(thread) = thread {
-        thread.unpark();
+    WAKES.fetch_add(1, Ordering::Release);
+    #[cfg(target_os = "linux")]
+    // SAFETY: the word is there for good.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            WAKES.as_ptr(),
+            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+            1,
+        );
+    }
+}
+
+/// Sleeps until it is woken more often than so, or for no reason, or for so long. Parking would need memory.
+fn sleep(wakes: u32, most: Duration) {
+    #[cfg(target_os = "linux")]
+    {
+        let time = libc::timespec {
+            tv_sec: most.as_secs() as libc::time_t,
+            tv_nsec: libc::c_long::from(most.subsec_nanos() as i32),
+        };
+        let wait = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+        // SAFETY: the word is there for good, and the time is read before it returns.
+        unsafe { libc::syscall(libc::SYS_futex, WAKES.as_ptr(), wait, wakes, &raw const time) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    if WAKES.load(Ordering::Acquire) == wakes {
+        thread::sleep(most.min(Duration::from_millis(10)));
     }
 }
 
 /// Has a cache reaped soon, by the thread; or now, if there can be none.
-pub(crate) fn reap_later(objects: &Arc<Objects>) {
-    later(Task::Reap(Arc::downgrade(objects)));
+pub(crate) fn reap_later(objects: &Counted<Objects>) {
+    later(Task::Reap(objects.downgrade()));
 }
 
 /// Has the objects of a cache moved together soon.
-pub(crate) fn defragment_later(objects: &Arc<Objects>) {
-    later(Task::Defragment(Arc::downgrade(objects)));
+pub(crate) fn defragment_later(objects: &Counted<Objects>) {
+    later(Task::Defragment(objects.downgrade()));
 }
 
 /// Whether anything is queued or under way.
@@ -113,12 +176,15 @@ pub(crate) fn active() -> bool {
 fn later(task: Task) {
     let runs = run();
     ACTIVE.fetch_add(1, Ordering::AcqRel);
-    if runs {
-        STATE.lock().tasks.push_back(task);
+    let mut state = STATE.lock();
+    if runs && state.tasks.try_reserve(1).is_ok() {
+        state.tasks.push_back(task);
+        drop(state);
         // A callback may just have ended the thread.
         run();
         wake();
     } else {
+        drop(state);
         perform(task);
     }
 }
@@ -182,6 +248,8 @@ fn due(last: Instant) -> Instant {
 /// The next task, or `None` when it is time for a round.
 fn next(last: Instant) -> Option<Task> {
     loop {
+        // Before the look: whoever adds a task wakes us afterwards.
+        let wakes = WAKES.load(Ordering::Acquire);
         let task = STATE.lock().tasks.pop_front();
         if task.is_some() {
             return task;
@@ -190,8 +258,7 @@ fn next(last: Instant) -> Option<Task> {
         if left.is_zero() {
             return None;
         }
-        // A thread that is woken before it parks does not.
-        thread::park_timeout(left.min(Duration::from_secs(60)));
+        sleep(wakes, left.min(Duration::from_secs(60)));
     }
 }
 
@@ -210,15 +277,11 @@ fn round() {
             moves::defragment(objects);
         }
     });
-    let heaps: Vec<Heap> = {
-        let state = STATE.lock();
-        state.heaps.iter().map(|(heap, _)| *heap).collect()
-    };
-    for (at, heap) in heaps.into_iter().enumerate() {
+    let heaps = STATE.lock().heaps;
+    for (at, (heap, before)) in heaps.into_iter().flatten().enumerate() {
         let now = (heap.traffic)();
-        let mut state = STATE.lock();
-        let idle = core::mem::replace(&mut state.heaps[at].1, now) == now;
-        drop(state);
+        let idle = before == now;
+        STATE.lock().heaps[at] = Some((heap, now));
         (heap.reclaim)(if idle { Reclaim::DrainCpu } else { Reclaim::Trim });
     }
     Host.pages().trim();

@@ -1,14 +1,15 @@
 //! Making and ending zones.
 
-use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
+use core::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use core::ptr::{self, NonNull};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use uma::core::{Deadline, Reclaim};
+use uma::core::{ConfigFault, Deadline, Reclaim};
 
 use super::boundary;
 use super::{OwnSmr, SMRS, ZONES, ZoneHandle, bad, zone};
-use crate::common::fork::once;
+use crate::common::fork::once_made;
+use crate::common::memory::{Counted, NoMemory, no_zone};
 use crate::common::text;
 use crate::freebsd::{
     Callbacks, Callbacks2002, CreateError, Ctor, Ctor2002, Dtor, Fini, Import, Init, Init2002, M,
@@ -32,29 +33,44 @@ fn insert(
         SYSTEM.misuse(function, format_args!("the name is null"));
         return ptr::null_mut();
     };
-    match make(&name) {
-        Ok(zone) => {
-            let shared = zone.shared();
-            if shared.smr.load(Ordering::Relaxed).is_null()
-                && let Some(smr) = zone.smr()
-            {
-                let smr = SMRS.insert(smr.clone());
-                shared.smr.store(smr.cast(), Ordering::Release);
-                // There is none yet.
-                let _ = shared.own_smr.set(Arc::new(OwnSmr(smr)));
-            }
-            let handle = ZONES.insert(zone);
+    let made = make(&name).and_then(|zone| {
+        let stats = zone.stats();
+        handles(zone).map_err(|NoMemory| no_zone(&name, stats.size, stats.align).into())
+    });
+    match made {
+        Ok(handle) => {
             // SAFETY: it was made just now, and nobody else knows it.
             if let Ok(zone) = unsafe { ZONES.get(handle) } {
                 zone.shared().handle.store(handle.cast(), Ordering::Release);
             }
             handle
         }
+        Err(CreateError::Config(error)) if error.fault == ConfigFault::NoMemory => {
+            // Not the caller's fault.
+            SYSTEM.report(function, format_args!("no zone \"{name}\": {error}"));
+            ptr::null_mut()
+        }
         Err(error) => {
             SYSTEM.misuse(function, format_args!("no zone \"{name}\": {error}"));
             ptr::null_mut()
         }
     }
+}
+
+/// The handles of a zone, and of the SMR that it made, if any. Without memory the zone ends.
+fn handles(zone: Zone) -> Result<*mut ZoneHandle, NoMemory> {
+    let shared = zone.shared();
+    if shared.smr.load(Ordering::Relaxed).is_null()
+        && let Some(smr) = zone.smr()
+    {
+        let smr = SMRS.insert(smr.clone())?;
+        // Without memory the handle ends here, too.
+        let own = Counted::new(OwnSmr(smr))?;
+        shared.smr.store(smr.cast(), Ordering::Release);
+        // There is none yet.
+        let _ = shared.own_smr.set(own);
+    }
+    ZONES.insert(zone)
 }
 
 /// An alignment mask: -1 was that of cache lines.
@@ -309,13 +325,14 @@ extern "C" fn uma_freebsd_pcpu_zone(size: c_uint) -> *mut ZoneHandle {
                 return ptr::null_mut();
             }
         };
-        let made = once(&MADE[at], || {
-            let name = format!("pcpu-{size}\0");
-            Made(insert("pcpu_zone", name.as_ptr().cast(), |name| {
+        const NAMES: [&CStr; 5] = [c"pcpu-4", c"pcpu-8", c"pcpu-16", c"pcpu-32", c"pcpu-64"];
+        let made = once_made(&MADE[at], || {
+            let handle = insert("pcpu_zone", NAMES[at].as_ptr(), |name| {
                 Zone::create(name, size as usize, size as usize - 1, ZoneFlags::PCPU)
-            }))
+            });
+            (!handle.is_null()).then_some(Made(handle))
         });
-        made.0
+        made.map_or(ptr::null_mut(), |made| made.0)
     })
 }
 

@@ -4,6 +4,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 
 use super::boundary;
+use crate::common::memory::{NoMemory, boxed};
 use crate::common::text;
 use crate::freebsd::malloc::{malloc_aligned, zfree};
 use crate::freebsd::{M, SYSTEM, Type, free, malloc, malloc_usable_size, realloc, reallocf};
@@ -27,13 +28,15 @@ impl MallocType {
         Self { short: short.as_ptr(), long: long.as_ptr(), handle }
     }
 
-    fn get(&self) -> &Type {
+    fn get(&self) -> Result<&Type, NoMemory> {
         let mut at = self.handle.load(Ordering::Acquire);
         if at.is_null() {
             // SAFETY: they are null or constants of the program.
             let (short, long) = unsafe { (text(self.short), text(self.long)) };
-            let new = Type::new(short.as_deref().unwrap_or("?"), long.as_deref().unwrap_or(""));
-            let new = Box::into_raw(Box::new(new));
+            let (short, long) = (short.as_deref().unwrap_or("?"), long.as_deref().unwrap_or(""));
+            let new = Type::try_new(short, long)?;
+            // Clones are the same.
+            let new = Box::into_raw(boxed(new.clone()).inspect_err(|_| new.end())?);
             let null = ptr::null_mut();
             match self.handle.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => at = new,
@@ -45,7 +48,7 @@ impl MallocType {
             }
         }
         // SAFETY: it stays until `malloc_uninit`, after which the caller uses the type no more.
-        unsafe { &*at }
+        Ok(unsafe { &*at })
     }
 }
 
@@ -71,7 +74,13 @@ unsafe fn with<R>(
     boundary(function, || {
         // SAFETY: the caller says so.
         match unsafe { of.as_ref() } {
-            Some(of) => body(of.get()),
+            Some(of) => match of.get() {
+                Ok(of) => body(of),
+                Err(error) => {
+                    SYSTEM.report(function, format_args!("a type: {error}"));
+                    otherwise
+                }
+            },
             None => {
                 SYSTEM.misuse(function, format_args!("the type is null"));
                 otherwise

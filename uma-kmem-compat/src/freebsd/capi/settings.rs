@@ -243,7 +243,11 @@ unsafe extern "C" fn uma_freebsd_zone_set_warning(handle: *mut ZoneHandle, said:
     // SAFETY: the caller's duty is passed on unchanged.
     unsafe {
         with(NAME, handle, |zone| match text(said) {
-            Some(said) => zone.set_warning(&said),
+            Some(said) if zone.set_warning(&said) => {}
+            Some(_) => {
+                let name = zone.name();
+                SYSTEM.report(NAME, format_args!("zone \"{name}\": no memory for the text"));
+            }
             None => SYSTEM.misuse(NAME, format_args!("the text is null")),
         });
     }

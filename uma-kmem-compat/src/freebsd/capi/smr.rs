@@ -20,7 +20,13 @@ unsafe extern "C" fn uma_freebsd_smr_create(
     boundary("smr_create", || {
         // SAFETY: the caller's duty is passed on unchanged.
         match unsafe { text(name) } {
-            Some(name) => SMRS.insert(Smr::new(&name)),
+            Some(name) => match Smr::try_new(&name).and_then(|smr| SMRS.insert(smr)) {
+                Ok(handle) => handle,
+                Err(error) => {
+                    SYSTEM.report("smr_create", format_args!("no smr \"{name}\": {error}"));
+                    ptr::null_mut()
+                }
+            },
             None => {
                 SYSTEM.misuse("smr_create", format_args!("the name is null"));
                 ptr::null_mut()

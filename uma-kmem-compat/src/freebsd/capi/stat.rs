@@ -2,14 +2,19 @@
 
 use core::ffi::{c_char, c_int, c_ulong, c_void};
 use core::ptr;
-use std::fmt::Write;
+use std::fmt::{self, Write};
+
+use uma::stream::StreamError;
+use uma::{Host, Platform};
 
 use super::boundary;
 use super::{ZoneHandle, zone};
 use crate::common::fork::Lock;
+use crate::common::memory::{NoMemory, push};
 use crate::common::text;
+use crate::freebsd::malloc::nth;
 use crate::freebsd::shared::WARNINGS;
-use crate::freebsd::{kmem_limit, kmem_total, set_kmem_limit, types};
+use crate::freebsd::{SYSTEM, kmem_limit, kmem_total, set_kmem_limit};
 use crate::sync::Ordering;
 
 const NO_ENTRY: c_int = 2;
@@ -45,13 +50,34 @@ unsafe extern "C" fn uma_freebsd_sysctl_add(
     boundary("SYSCTL_UMA_MAX", || {
         // SAFETY: the caller's duty is passed on unchanged.
         let (Some(parent), Some(name)) = (unsafe { (text(parent), text(name)) }) else { return };
-        let parent = match parent.strip_prefix('_') {
-            Some(symbol) => symbol.replace('_', "."),
-            None => parent.into_owned(),
+        let put = |all: &mut Text| match parent.strip_prefix('_') {
+            Some(symbol) => {
+                let dots = |letter| if letter == '_' { '.' } else { letter };
+                symbol.chars().map(dots).try_for_each(|letter| all.write_char(letter))
+            }
+            None => all.write_str(&parent),
         };
-        let named = Named { name: format!("{parent}.{name}"), zone, cur: cur != 0 };
-        NAMED.lock().push(named);
+        let mut whole = Text::default();
+        let named = put(&mut whole).and_then(|()| write!(whole, ".{name}"));
+        let named = named.map(|()| Named { name: whole.0, zone, cur: cur != 0 });
+        // Without memory it goes by no name.
+        let told = named.is_ok_and(|named| push(&mut NAMED.lock(), named).is_ok());
+        if !told {
+            SYSTEM.report("SYSCTL_UMA_MAX", format_args!("{name}: {NoMemory}"));
+        }
     });
+}
+
+/// Text that grows as long as there is memory.
+#[derive(Default)]
+struct Text(String);
+
+impl Write for Text {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        self.0.try_reserve(more.len()).map_err(|_| fmt::Error)?;
+        self.0.push_str(more);
+        Ok(())
+    }
 }
 
 /// What a caller of sysctlbyname(3) has given.
@@ -94,11 +120,13 @@ impl Call {
     /// # Safety
     ///
     /// As [`bytes`](Self::bytes).
-    unsafe fn text(&self, text: &str) -> c_int {
-        let mut bytes = Vec::from(text);
-        bytes.push(0);
+    unsafe fn text(&self, what: &dyn fmt::Display) -> c_int {
+        let mut text = Text::default();
+        if write!(text, "{what}\0").is_err() {
+            return NO_MEMORY;
+        }
         // SAFETY: the caller's duty is passed on unchanged.
-        unsafe { self.bytes(&bytes) }
+        unsafe { self.bytes(text.0.as_bytes()) }
     }
 
     /// Gives out an `int`, and takes a new one.
@@ -163,34 +191,54 @@ unsafe extern "C" fn uma_freebsd_sysctlbyname(
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe {
             match &*name {
-                "vm.zone_stats" => call.bytes(&uma::stat_stream()),
+                "vm.zone_stats" => stream().map_or(NO_MEMORY, |bytes| call.bytes(&bytes)),
                 "vm.zone_count" => {
-                    let count = c_int::try_from(uma::zones().len()).unwrap_or(c_int::MAX);
+                    let mut count = 0;
+                    Host.registry().visit(&mut |_| count += 1);
                     call.int(count, None)
                 }
-                "vm.zone" => call.text(&uma::stat().to_string()),
-                "vm.uma" => call.text(&uma::stat().json().to_string()),
+                "vm.zone" => uma::try_stat().map_or(NO_MEMORY, |stat| call.text(&stat)),
+                "vm.uma" => uma::try_stat().map_or(NO_MEMORY, |stat| call.text(&stat.json())),
                 "vm.zone_warnings" => {
                     let now = c_int::from(WARNINGS.load(Ordering::Relaxed));
                     call.int(now, Some(&|new| WARNINGS.store(new != 0, Ordering::Relaxed)))
                 }
                 "vm.uma_kmem_limit" => call.long(kmem_limit(), Some(set_kmem_limit)),
                 "vm.uma_kmem_total" => call.long(kmem_total(), None),
-                "kern.malloc" => call.text(&malloc_table()),
+                "kern.malloc" => call.text(&MallocTable),
                 other => named(other, &call),
             }
         }
     })
 }
 
-/// The table of `vmstat -m`.
-fn malloc_table() -> String {
-    let mut table = String::from("            Type  InUse MemUse Requests  Size(s)\n");
-    for of in types() {
-        // Into a string nothing fails.
-        let _ = writeln!(table, "{}", of.stats());
+/// The figures of all zones in the binary form of `vm.zone_stats`, if there is memory for them.
+fn stream() -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    loop {
+        match Host.registry().stream(&mut bytes) {
+            Ok(length) => {
+                bytes.truncate(length);
+                return Some(bytes);
+            }
+            Err(StreamError::Short { needed }) => {
+                let room = needed + needed / 4;
+                bytes.try_reserve(room.saturating_sub(bytes.len())).ok()?;
+                bytes.resize(room, 0);
+            }
+            Err(_) => return None,
+        }
     }
-    table
+}
+
+/// The table of `vmstat -m`.
+struct MallocTable;
+
+impl fmt::Display for MallocTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("            Type  InUse MemUse Requests  Size(s)\n")?;
+        (0..).map_while(nth).try_for_each(|of| writeln!(f, "{}", of.stats()))
+    }
 }
 
 /// # Safety

@@ -2,16 +2,15 @@
 
 use core::ffi::c_void;
 use core::fmt;
-use core::ptr;
 use std::alloc::Layout;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use uma::core::{ConfigError, ConfigFault, Name};
 use uma::{AtLimit, Origin, RawZone, RawZoneBuilder, ZoneFlags as EngineFlags};
 
 use super::{Action, Kind, Zone};
+use crate::common::memory::{Counted, NoMemory, boxed, no_zone};
 use crate::freebsd::callbacks::{Callbacks, Callbacks2002, Called, Given, Import, Release};
-use crate::freebsd::deferred::Deferred;
 use crate::freebsd::engine::{Engine, Imported};
 use crate::freebsd::pages::Surroundings;
 use crate::freebsd::shared::Shared;
@@ -53,16 +52,16 @@ impl From<ConfigError> for CreateError {
 /// Puts together what all kinds have in common.
 struct Parts {
     given: Given,
-    shared: Arc<Shared>,
+    shared: Counted<Shared>,
     action: Action,
 }
 
 impl Parts {
-    fn new(size: usize, given: Given) -> Self {
-        let shared = Arc::new(Shared::new(size, &given));
+    fn new(size: usize, given: Given) -> Result<Self, NoMemory> {
+        let shared = Counted::new(Shared::new(size, &given))?;
         let mine = shared.clone();
-        let action = Box::new(move |at: AtLimit| mine.at_limit(&at.zone));
-        Self { given, shared, action }
+        let action = Action::new(move |at: AtLimit| mine.at_limit(&at.zone))?;
+        Ok(Self { given, shared, action })
     }
 
     const fn has_ctor(&self) -> bool {
@@ -77,8 +76,8 @@ impl Parts {
         builder: RawZoneBuilder<Surroundings, uma::core::NoHooks, O>,
         flags: EngineFlags,
     ) -> Result<RawZone<Surroundings, Called<CTOR>, O>, ConfigError> {
-        // SAFETY: the zone, which alone has the reference, is dropped before the box is (see `Zone`).
-        let action = unsafe { &*ptr::from_ref(&*self.action) };
+        // SAFETY: the zone, which alone has the reference, is dropped before this is (see `Zone`).
+        let action = unsafe { self.action.lend() };
         let builder = builder.flags(flags).maxaction(action);
         let called = Called::new(self.shared.clone(), &self.given);
         // SAFETY: passed on to the caller.
@@ -94,10 +93,15 @@ impl Parts {
             zone.mask = stats.align.saturating_sub(1);
         }
         if let Some(smr) = smr {
-            let _ = zone.smr.set(Deferred::new(smr));
+            let _ = zone.smr.set(zone.defers(smr));
         }
         zone
     }
+}
+
+/// An SMR of the zone's own, if the flags ask for it.
+fn smr_of(flags: ZoneFlags, name: &str) -> Result<Option<Smr>, NoMemory> {
+    if flags.contains(ZoneFlags::SMR) { Smr::try_new(name).map(Some) } else { Ok(None) }
 }
 
 fn known(flags: ZoneFlags) -> Result<ZoneFlags, CreateError> {
@@ -105,6 +109,11 @@ fn known(flags: ZoneFlags) -> Result<ZoneFlags, CreateError> {
         0 => Ok(flags),
         unknown => Err(CreateError::UnknownFlags(unknown)),
     }
+}
+
+/// A zone whose type is not known. Without memory it ends.
+fn other(zone: impl Engine + 'static) -> Result<Box<dyn Engine>, NoMemory> {
+    Ok(boxed(zone)?)
 }
 
 impl Zone {
@@ -141,7 +150,8 @@ impl Zone {
         flags: ZoneFlags,
     ) -> Result<Self, CreateError> {
         let flags = known(flags)?;
-        let smr = flags.contains(ZoneFlags::SMR).then(|| Smr::new(name));
+        let no_memory = |NoMemory| no_zone(name, size, align);
+        let smr = smr_of(flags, name).map_err(no_memory)?;
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { Self::make(name, size, callbacks.into(), align, flags.engine(), smr) }
     }
@@ -182,7 +192,7 @@ impl Zone {
         smr: Option<Smr>,
     ) -> Result<Self, CreateError> {
         let align = if align == LINE { cache_align_mask() } else { align };
-        let parts = Parts::new(size, given);
+        let parts = Parts::new(size, given).map_err(|NoMemory| no_zone(name, size, align))?;
         let surroundings = Surroundings::new(parts.shared.clone());
         let builder = RawZone::builder_in(name, Layout::new::<()>(), surroundings);
         let builder = builder.size_align_mask(size, align);
@@ -213,22 +223,25 @@ impl Zone {
         name: &str,
         callbacks: Callbacks,
     ) -> Result<Self, CreateError> {
-        let parts = Parts::new(self.stats().size, callbacks.into());
+        let size = self.stats().size;
+        let no_memory = |NoMemory| no_zone(name, size, 1);
+        let parts = Parts::new(size, callbacks.into()).map_err(no_memory)?;
         let none = EngineFlags::empty();
         // SAFETY: the caller's duty is passed on unchanged.
-        let engine: Box<dyn Engine> = unsafe {
+        let engine = unsafe {
             match &self.kind {
                 Kind::Own(own) if parts.has_ctor() => {
-                    Box::new(parts.build::<true, _>(own.secondary(name), none)?)
+                    other(parts.build::<true, _>(own.secondary(name), none)?)
                 }
-                Kind::Own(own) => Box::new(parts.build::<false, _>(own.secondary(name), none)?),
+                Kind::Own(own) => other(parts.build::<false, _>(own.secondary(name), none)?),
                 Kind::Called(own) if parts.has_ctor() => {
-                    Box::new(parts.build::<true, _>(own.secondary(name), none)?)
+                    other(parts.build::<true, _>(own.secondary(name), none)?)
                 }
-                Kind::Called(own) => Box::new(parts.build::<false, _>(own.secondary(name), none)?),
+                Kind::Called(own) => other(parts.build::<false, _>(own.secondary(name), none)?),
                 Kind::Other(other) => return Err(CreateError::NoSlabs(other.name())),
             }
-        };
+        }
+        .map_err(no_memory)?;
         Ok(parts.finish(Kind::Other(engine), self.smr().cloned()))
     }
 
@@ -252,20 +265,22 @@ impl Zone {
         flags: ZoneFlags,
     ) -> Result<Self, CreateError> {
         let flags = known(flags)?;
-        let smr = flags.contains(ZoneFlags::SMR).then(|| Smr::new(name));
-        let parts = Parts::new(size, callbacks.into());
+        let no_memory = |NoMemory| no_zone(name, size, 1);
+        let smr = smr_of(flags, name).map_err(no_memory)?;
+        let parts = Parts::new(size, callbacks.into()).map_err(no_memory)?;
         let bad = |fault| ConfigError { zone: Name::new(name), size, align: 1, fault };
         let item = Layout::from_size_align(size, 1).map_err(|_| bad(ConfigFault::Overflow))?;
         let source = Imported { item, arg, import, release };
         let builder = RawZone::over_in(name, source, Surroundings::new(parts.shared.clone()));
         // SAFETY: the caller's duty is passed on unchanged.
-        let engine: Box<dyn Engine> = unsafe {
+        let engine = unsafe {
             if parts.has_ctor() {
-                Box::new(parts.build::<true, _>(builder, flags.engine())?)
+                other(parts.build::<true, _>(builder, flags.engine())?)
             } else {
-                Box::new(parts.build::<false, _>(builder, flags.engine())?)
+                other(parts.build::<false, _>(builder, flags.engine())?)
             }
-        };
+        }
+        .map_err(no_memory)?;
         Ok(parts.finish(Kind::Other(engine), smr))
     }
 }

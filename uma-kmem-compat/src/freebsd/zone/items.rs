@@ -7,7 +7,7 @@ use uma::core::{AllocError, Item, Reclaim, Request};
 use uma::{ZoneError, ZoneFlags as EngineFlags};
 
 use super::{Kind, Zone};
-use crate::freebsd::deferred::Deferred;
+use crate::freebsd::deferred::{Deferred, DoubleFree};
 use crate::freebsd::{M, SYSTEM, WAITOK};
 
 impl Zone {
@@ -214,6 +214,12 @@ impl Zone {
         if deferred.smr.entered() {
             self.misuse(NAME, "cannot take an item in a section of its SMR");
         }
-        deferred.push(Item::new(item), self.expired());
+        if let Err(DoubleFree) = deferred.push(Item::new(item), self.expired()) {
+            let name = self.name();
+            SYSTEM.misuse(
+                NAME,
+                format_args!("zone \"{name}\": double free of the item at {item:p}, for which readers are waited"),
+            );
+        }
     }
 }

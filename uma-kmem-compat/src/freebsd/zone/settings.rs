@@ -37,8 +37,9 @@ impl Zone {
     }
 
     /// What is said when the limit is reached, every five minutes at most (`uma_zone_set_warning`).
-    pub fn set_warning(&self, text: &str) {
-        self.shared.set_warning(text);
+    /// Returns whether there was memory for it; if not, it is as it was.
+    pub fn set_warning(&self, text: &str) -> bool {
+        self.shared.set_warning(text).is_ok()
     }
 
     /// What is called when the limit is reached (`uma_zone_set_maxaction`), with the zone's handle of C, or null. It

@@ -6,7 +6,8 @@ use core::ptr::{self, NonNull};
 
 use super::boundary;
 use super::{At, CACHES, Cache, bad, cache, can_be};
-use crate::common::text;
+use crate::common::memory::{NoMemory, no_zone};
+use crate::common::{Sample, text};
 use crate::linux::pages::set_grace_period;
 use crate::linux::{
     CacheArgs, Constructor, CreateError, Gfp, GracePeriod, KmemCache, SYSTEM, SlabFlags,
@@ -39,15 +40,21 @@ unsafe fn create(
     // SAFETY: the caller's duty is passed on unchanged.
     let name = unsafe { text(name) };
     let made = match &name {
-        // SAFETY: the caller's duty is passed on unchanged.
-        Some(name) => unsafe { KmemCache::create_with(name, size as usize, args, ctor, flags) },
+        Some(name) => {
+            // SAFETY: the caller's duty is passed on unchanged.
+            let made = unsafe { KmemCache::create_with(name, size as usize, args, ctor, flags) };
+            made.and_then(|cache| {
+                let no_memory = |NoMemory| no_zone(name, size as usize, args.align).into();
+                CACHES.insert(cache).map_err(no_memory)
+            })
+        }
         None => {
             SYSTEM.misuse(function, format_args!("the name is null"));
             Err(CreateError::NoName)
         }
     };
     match made {
-        Ok(cache) => CACHES.insert(cache),
+        Ok(handle) => handle,
         Err(error) => {
             let name = name.as_deref().unwrap_or("");
             if flags.contains(SlabFlags::PANIC) {
@@ -150,18 +157,11 @@ unsafe extern "C" fn uma_linux_kmem_cache_destroy(handle: *mut Cache) {
         let Some(cache) = (unsafe { cache(NAME, handle) }) else { return };
         let used = cache.stats().used();
         if used != 0 {
-            let mut some = String::new();
-            let mut count = 0;
-            cache.for_each_used(|object| {
-                count += 1;
-                if count <= 8 {
-                    some += &format!(" {:#x}", object.addr());
-                }
-            });
-            let more = if count > 8 { " ..." } else { "" };
+            let mut some = Sample::default();
+            cache.for_each_used(|object| some.add(object));
             SYSTEM.report(
                 NAME,
-                format_args!("{cache} still has {used} objects in use and stays:{some}{more}"),
+                format_args!("{cache} still has {used} objects in use and stays:{some}"),
             );
             return;
         }

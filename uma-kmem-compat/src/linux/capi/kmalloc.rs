@@ -132,7 +132,7 @@ extern "C" fn uma_linux_kmalloc_size_roundup(size: usize) -> usize {
 #[unsafe(no_mangle)]
 extern "C" fn uma_linux_kmem_dump_obj(at: *const c_void) {
     boundary("kmem_dump_obj", || {
-        SYSTEM.report("kmem_dump_obj", format_args!("{}", heap::describe(at)));
+        heap::describe(at, |what| SYSTEM.report("kmem_dump_obj", what));
     });
 }
 

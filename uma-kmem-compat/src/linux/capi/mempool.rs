@@ -75,7 +75,7 @@ unsafe fn make(
     let elements = Elements { alloc, free, data };
     // SAFETY: the caller's duty is passed on unchanged.
     let pool = unsafe { Mempool::create(least, elements, Gfp::from_bits_retain(gfp)) }.ok()?;
-    Some(POOLS.insert(Pool { pool, own: CMempool { pool: ptr::null_mut() } }))
+    POOLS.insert(Pool { pool, own: CMempool { pool: ptr::null_mut() } }).ok()
 }
 
 /// # Safety

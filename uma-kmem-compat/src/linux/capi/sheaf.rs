@@ -62,7 +62,9 @@ unsafe extern "C" fn uma_linux_kmem_cache_prefill_sheaf(
         let cache: Option<&'static KmemCache> = unsafe { super::cache(NAME, handle) };
         let sheaf =
             cache.and_then(|cache| cache.prefill_sheaf(Gfp::from_bits_retain(gfp), count as usize));
-        sheaf.map_or(ptr::null_mut(), |sheaf| SHEAVES.insert(Held { sheaf: sheaf.into() }))
+        // A sheaf without a handle gives its objects back.
+        let handle = sheaf.map(|sheaf| SHEAVES.insert(Held { sheaf: sheaf.into() }));
+        handle.and_then(Result::ok).unwrap_or_default()
     })
 }
 

@@ -6,9 +6,12 @@
 use super::{Bound, CPool, POOLS};
 use crate::common::Handle;
 use crate::common::fork::{Guard, Lock, on_copy};
+use crate::common::memory::{NoMemory, push};
 use crate::sync::{AtomicBool, Ordering};
 
 struct Entry {
+    /// Entries are in the order of these.
+    number: u64,
     at: *mut CPool,
     handle: *mut Handle<Bound>,
 }
@@ -32,12 +35,14 @@ fn nobody_visits() {
     }
 }
 
-pub(super) fn add(at: *mut CPool, handle: *mut Handle<Bound>) {
+pub(super) fn add(at: *mut CPool, handle: *mut Handle<Bound>) -> Result<(), NoMemory> {
     static TOLD: AtomicBool = AtomicBool::new(false);
     if !TOLD.swap(true, Ordering::Relaxed) {
         on_copy(nobody_visits);
     }
-    all().push(Entry { at, handle });
+    let mut all = all();
+    let number = all.last().map_or(0, |last| last.number + 1);
+    push(&mut all, Entry { number, at, handle })
 }
 
 pub(super) fn remove(at: *mut CPool) {
@@ -73,20 +78,22 @@ fn next<'a>(after: Option<*mut CPool>) -> Option<(*mut CPool, Visit<'a>)> {
 
 /// Calls `visit` with every pool. One that is made or ended meanwhile may be left out.
 pub(super) fn for_each(mut visit: impl FnMut(*mut CPool, &Bound)) {
-    let listed: Vec<*mut CPool> = all().iter().map(|entry| entry.at).collect();
-    for at in listed {
+    let mut from = 0;
+    loop {
         let found = {
             let all = all();
-            let entry = all.iter().find(|entry| entry.at == at);
+            let place = all.partition_point(|entry| entry.number < from);
+            let Some(entry) = all.get(place) else { break };
+            from = entry.number + 1;
             // SAFETY: as in `next`.
-            let bound = entry.and_then(|entry| unsafe { POOLS.get(entry.handle) }.ok());
-            bound.inspect(|bound| {
+            let bound = unsafe { POOLS.get(entry.handle) }.ok();
+            bound.map(|bound| {
                 bound.visitors.fetch_add(1, Ordering::Acquire);
+                (entry.at, Visit(bound))
             })
         };
-        if let Some(bound) = found {
-            let visit_ends = Visit(bound);
-            visit(at, visit_ends.0);
+        if let Some((at, bound)) = found {
+            visit(at, bound.0);
         }
     }
 }

@@ -15,8 +15,11 @@ use core::num::NonZeroUsize;
 use core::ptr::{self, NonNull};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use uma::core::ConfigFault;
+
 use super::{Callbacks, PageAllocator, Pool, PoolArgs, PoolFlags, SYSTEM, text_of};
-use crate::common::{BadHandle, Handle, Handles, text};
+use crate::common::memory::NoMemory;
+use crate::common::{BadHandle, Handle, Handles, Sample, text};
 use crate::sync::{AtomicUsize, Ordering};
 
 /// `struct pool` and `struct pool_cache`.
@@ -155,24 +158,44 @@ impl Wish {
         let pages = unsafe { pages.as_ref() }.copied().filter(|pages| !pool::is_built_in(pages));
         let args = PoolArgs { align: align as usize, flags: PoolFlags::from_bits_retain(flags) };
         // SAFETY: as above.
-        match unsafe { Pool::make(&name, size, args, pages, cache) } {
-            Ok(pool) => {
-                let own = CPool { handle: ptr::null_mut() };
-                let handle = POOLS.insert(Bound { pool, own, visitors: AtomicUsize::new(0) });
-                // SAFETY: the handle is new, so nobody else has the pool yet; the storage can be written.
-                unsafe {
-                    let bound = POOLS.value(handle);
-                    let at = if at.is_null() { &raw mut (*bound).own } else { at };
-                    (*at).handle = handle;
-                    (*bound).pool.set_owner(at.cast());
-                    list::add(at, handle);
-                    at
-                }
+        let made = unsafe { Pool::make(&name, size, args, pages, cache) };
+        let fault = match made.map_err(|error| error.fault) {
+            // SAFETY: the storage can be written.
+            Ok(pool) => match unsafe { Self::bind(pool, at) } {
+                Ok(at) => return at,
+                Err(NoMemory) => ConfigFault::NoMemory,
+            },
+            Err(fault) => fault,
+        };
+        let what = format_args!("no pool \"{name}\": {fault}");
+        if fault == ConfigFault::NoMemory {
+            // Not the caller's fault.
+            SYSTEM.report(function, what);
+        } else {
+            SYSTEM.misuse(function, what);
+        }
+        ptr::null_mut()
+    }
+
+    /// Lets C have a pool, which ends if there is no memory for that.
+    ///
+    /// # Safety
+    ///
+    /// The storage is null or can be written.
+    unsafe fn bind(pool: Pool, at: *mut CPool) -> Result<*mut CPool, NoMemory> {
+        let own = CPool { handle: ptr::null_mut() };
+        let handle = POOLS.insert(Bound { pool, own, visitors: AtomicUsize::new(0) })?;
+        // SAFETY: the handle is new, so nobody else has the pool yet; the storage can be written.
+        unsafe {
+            let bound = POOLS.value(handle);
+            let at = if at.is_null() { &raw mut (*bound).own } else { at };
+            (*bound).pool.set_owner(at.cast());
+            if let Err(error) = list::add(at, handle) {
+                drop(POOLS.remove(handle));
+                return Err(error);
             }
-            Err(error) => {
-                SYSTEM.misuse(function, format_args!("no pool \"{name}\": {}", error.fault));
-                ptr::null_mut()
-            }
+            (*at).handle = handle;
+            Ok(at)
         }
     }
 }
@@ -188,20 +211,10 @@ unsafe fn destroy(function: &'static str, at: *mut CPool) {
         let Some(found) = bound(function, at) else { return };
         let out = found.pool.out();
         if out != 0 {
-            let mut some = String::new();
-            let mut count = 0;
-            found.pool.for_each_out(|item| {
-                count += 1;
-                if count <= 8 {
-                    some += &format!(" {:#x}", item.addr());
-                }
-            });
-            let more = if count > 8 { " ..." } else { "" };
+            let mut some = Sample::default();
+            found.pool.for_each_out(|item| some.add(item));
             let pool = &found.pool;
-            SYSTEM.misuse(
-                function,
-                format_args!("{pool} busy: still out: {out}; it stays:{some}{more}"),
-            );
+            SYSTEM.misuse(function, format_args!("{pool} busy: still out: {out}; it stays:{some}"));
             return;
         }
         list::remove(at);

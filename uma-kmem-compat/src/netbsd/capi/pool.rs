@@ -1,8 +1,8 @@
 //! `pool_*`.
 
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use core::fmt;
 use core::ptr;
-use std::ffi::CString;
 use std::time::Duration;
 
 use uma::core::{PageRun, PageSupplier, Request};
@@ -12,7 +12,8 @@ use super::boundary;
 use super::{
     CPool, NO_MEMORY, Wish, bound, destroy, get_slow, is_clear, list, live, pool, put_slow,
 };
-use crate::common::text;
+use crate::common::memory::owned;
+use crate::common::{Line, text};
 use crate::netbsd::{
     DrainHook, HardLimitWarning, PageAllocator, PassiveSerialize, Pool, PoolFlags, PoolStats,
     SYSTEM, set_pserialize,
@@ -206,9 +207,14 @@ pub(super) unsafe extern "C" fn uma_netbsd_pool_sethardlimit(
         let (pool, warning) = unsafe { (pool(NAME, at), text(warning)) };
         let Some(pool) = pool else { return };
         let ratecap = Duration::from_secs(u64::try_from(ratecap).unwrap_or(0));
-        let warning = warning.map(|text| HardLimitWarning { text: text.into_owned(), ratecap });
+        let wanted = warning.is_some();
+        let text = warning.and_then(|text| owned(&text).ok());
+        let warning = text.map(|text| HardLimitWarning { text, ratecap });
+        let kept = wanted == warning.is_some();
         // The count is unsigned in there, so what is negative is more than there can ever be.
-        pool.set_hard_limit(u64::try_from(count).ok(), warning);
+        if !pool.set_hard_limit(u64::try_from(count).ok(), warning) || !kept {
+            SYSTEM.report(NAME, format_args!("{pool}: no memory for the warning"));
+        }
     });
 }
 
@@ -329,42 +335,45 @@ unsafe extern "C" fn uma_netbsd_pool_chk(at: *mut CPool, label: *const c_char) -
         if pool.is_consistent() {
             return 0;
         }
-        let label = label.unwrap_or_default();
+        let label = label.as_deref().unwrap_or("");
         SYSTEM.report("pool_chk", format_args!("{label}: {pool}: counts and pages do not agree"));
         1
     })
 }
 
 /// Prints a line by `print`, or on the standard output.
-fn print_line(print: Option<Print>, line: &str) {
+fn print_line(print: Option<Print>, line: fmt::Arguments<'_>) {
     match print {
         None => println!("{line}"),
         Some(print) => {
-            let line = CString::new(format!("{line}\n").replace('\0', "?")).unwrap_or_default();
+            let line = Line::of(format_args!("{line}\n"));
             const FORMAT: &CStr = c"%s";
             // SAFETY: it is one like printf, and gets a format and what that asks for.
-            unsafe { print(FORMAT.as_ptr(), line.as_ptr()) };
+            unsafe { print(FORMAT.as_ptr(), line.as_c_str().as_ptr()) };
         }
     }
 }
 
 /// One line, in the order of the kernel's debugger.
-fn line_of(pool: &Pool) -> String {
+fn print_pool(print: Option<Print>, pool: &Pool) {
     let stats = pool.stats();
-    format!(
-        "{pool}: size {}, align {}, npages {}, nitems {}, nout {}, nget {}, nput {}, npagealloc {}, \
+    print_line(
+        print,
+        format_args!(
+            "{pool}: size {}, align {}, npages {}, nitems {}, nout {}, nget {}, nput {}, npagealloc {}, \
          npagefree {}, nidle {}",
-        stats.size,
-        stats.align,
-        stats.pages,
-        stats.free,
-        stats.out,
-        stats.gets,
-        stats.puts,
-        stats.page_allocs,
-        stats.page_frees,
-        stats.idle
-    )
+            stats.size,
+            stats.align,
+            stats.pages,
+            stats.free,
+            stats.out,
+            stats.gets,
+            stats.puts,
+            stats.page_allocs,
+            stats.page_frees,
+            stats.idle
+        ),
+    );
 }
 
 /// # Safety
@@ -379,7 +388,7 @@ unsafe extern "C" fn uma_netbsd_pool_printit(
     boundary("pool_printit", || {
         // SAFETY: the caller's duty is passed on unchanged.
         if let Some(pool) = unsafe { pool("pool_printit", at) } {
-            print_line(print, &line_of(pool));
+            print_pool(print, pool);
         }
     });
 }
@@ -390,7 +399,7 @@ unsafe extern "C" fn uma_netbsd_pool_printit(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn uma_netbsd_pool_printall(_modifiers: *const c_char, print: Option<Print>) {
     boundary("pool_printall", || {
-        list::for_each(|_, bound| print_line(print, &line_of(&bound.pool)));
+        list::for_each(|_, bound| print_pool(print, &bound.pool));
     });
 }
 
@@ -414,7 +423,7 @@ unsafe extern "C" fn uma_netbsd_pool_whatis(address: usize, print: Option<Print>
                 let (pool, offset) = (&bound.pool, address - start);
                 print_line(
                     print,
-                    &format!("{address:#x} is {start:#x}+{offset} in {pool} (allocated)"),
+                    format_args!("{address:#x} is {start:#x}+{offset} in {pool} (allocated)"),
                 );
             }
         });

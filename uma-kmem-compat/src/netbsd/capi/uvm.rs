@@ -14,7 +14,8 @@ use uma_backend_mmap::map::{KmFlags, Map, MapConfig, MapError, MapFault, MapFlag
 
 use super::bad;
 use super::boundary;
-use crate::common::fork::{Forks, Listed, once};
+use crate::common::fork::{Forks, Listed, once_made};
+use crate::common::memory::NoMemory;
 use crate::common::{BadHandle, Handle, Handles, text};
 use crate::netbsd::SYSTEM;
 
@@ -109,14 +110,14 @@ unsafe fn map<'a>(function: &'static str, at: *const CMap) -> Option<&'a BoundMa
 /// # Safety
 ///
 /// It is null, or can be written.
-unsafe fn insert(map: Map<HostLock>, at: *mut CMap) -> *mut CMap {
-    let handle =
-        MAPS.insert(BoundMap { map: Listed::new(map), own: CMap { handle: ptr::null_mut() } });
+unsafe fn insert(map: Map<HostLock>, at: *mut CMap) -> Result<*mut CMap, NoMemory> {
+    let own = CMap { handle: ptr::null_mut() };
+    let handle = MAPS.insert(BoundMap { map: Listed::new(map)?, own })?;
     // SAFETY: the handle is new, so nobody else has the map yet; the storage can be written.
     unsafe {
         let at = if at.is_null() { &raw mut (*MAPS.value(handle)).own } else { at };
         (*at).handle = handle;
-        at
+        Ok(at)
     }
 }
 
@@ -136,13 +137,13 @@ extern "C" fn uma_netbsd_kernel_map() -> *mut CMap {
     unsafe impl Sync for Shared {}
     static KERNEL_MAP: OnceLock<Shared> = OnceLock::new();
     boundary("kernel_map", || {
-        let made = once(&KERNEL_MAP, || {
+        let made = once_made(&KERNEL_MAP, || {
             let new = |size| Map::with_lock(config("kernel", 1), size).ok();
+            let map = KERNEL.into_iter().find_map(new)?;
             // SAFETY: null is allowed.
-            let shared = |map| Shared(unsafe { insert(map, ptr::null_mut()) });
-            KERNEL.into_iter().find_map(new).map_or(Shared(ptr::null_mut()), shared)
+            unsafe { insert(map, ptr::null_mut()) }.map(Shared).ok()
         });
-        made.0
+        made.map_or(ptr::null_mut(), |map| map.0)
     })
 }
 
@@ -160,10 +161,10 @@ unsafe extern "C" fn uma_netbsd_vm_map_create(
     const NAME: &str = "uma_netbsd_vm_map_create";
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.
-        let name = unsafe { text(name) }.unwrap_or_default();
-        match Map::with_lock(config(&name, flags), size) {
+        let name = unsafe { text(name) };
+        match Map::with_lock(config(name.as_deref().unwrap_or(""), flags), size) {
             // SAFETY: null is allowed.
-            Ok(map) => unsafe { insert(map, ptr::null_mut()) },
+            Ok(map) => unsafe { insert(map, ptr::null_mut()) }.unwrap_or_default(),
             Err(error) => {
                 if !is_shortage(&error) {
                     SYSTEM.misuse(NAME, format_args!("{error}"));
@@ -292,9 +293,18 @@ unsafe extern "C" fn uma_netbsd_uvm_km_suballoc(
         match found.map.suballoc(place, size, config("submap", flags)) {
             // SAFETY: the caller says that all can be written.
             Ok(submap) => unsafe {
-                min.write(submap.min());
-                max.write(submap.max());
-                insert(submap, into)
+                let bounds = (submap.min(), submap.max());
+                match insert(submap, into) {
+                    Ok(at) => {
+                        min.write(bounds.0);
+                        max.write(bounds.1);
+                        at
+                    }
+                    Err(error) => {
+                        SYSTEM.report(NAME, format_args!("{error}"));
+                        ptr::null_mut()
+                    }
+                }
             },
             Err(error) => {
                 SYSTEM.misuse(NAME, format_args!("{error}"));

@@ -40,7 +40,7 @@ unsafe fn create(function: &'static str, name: *const c_char, args: CreateVmem) 
         return ptr::null_mut();
     };
     match Vmem::create(&name, args) {
-        Ok(arena) => ARENAS.insert(arena),
+        Ok(arena) => ARENAS.insert(arena).unwrap_or_default(),
         Err(error) if error.fault == VmemFault::Metadata => ptr::null_mut(),
         Err(error) => {
             SYSTEM.misuse(function, format_args!("{error}"));

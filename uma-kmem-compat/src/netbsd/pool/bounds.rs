@@ -8,6 +8,7 @@ use uma::Reclaim;
 
 use super::Pool;
 use crate::common::fork::Guard;
+use crate::common::memory::Counted;
 use crate::netbsd::hooks::Telling;
 use crate::netbsd::{PoolFlags, SETHIWAT, SETLOWAT};
 use crate::sync::Ordering;
@@ -26,7 +27,7 @@ pub struct HardLimitWarning {
 
 /// What changes rarely.
 pub(super) struct Settings {
-    pub(super) warning: Option<HardLimitWarning>,
+    pub(super) warning: Option<Counted<HardLimitWarning>>,
     pub(super) warned: Option<Instant>,
     pub(super) hook: Option<(DrainHook, Argument)>,
 }
@@ -85,17 +86,23 @@ impl Pool {
     }
 
     /// Lets no more than so many items out at once, and says so when a get fails for that
-    /// (`pool_sethardlimit`); `None` lifts the limit. What is out already stays out.
-    pub fn set_hard_limit(&self, items: Option<u64>, warning: Option<HardLimitWarning>) {
+    /// (`pool_sethardlimit`); `None` lifts the limit. What is out already stays out. Returns whether there was memory to
+    /// keep the warning; the limit is set in any case.
+    pub fn set_hard_limit(&self, items: Option<u64>, warning: Option<HardLimitWarning>) -> bool {
+        let wanted = warning.is_some();
+        let warning = warning.and_then(|warning| Counted::new(warning).ok());
+        let kept = warning.is_some() == wanted;
         let mut settings = self.settings();
-        settings.warning = warning;
+        let before = core::mem::replace(&mut settings.warning, warning);
         settings.warned = None;
         drop(settings);
+        drop(before);
         let shut = items == Some(0);
         self.shut.store(shut, Ordering::Relaxed);
         // It was made when the pool was, so these cannot fail. Nothing may be at hand if nothing may go out.
         let _ = self.zone.set_max_cached(shut.then_some(0));
         let _ = self.zone.set_max_items(items.and_then(|items| NonZeroU64::new(items.max(1))));
+        kept
     }
 
     /// Has a function called when items are wanted that are not there (`pool_set_drain_hook`): at the hard

@@ -156,10 +156,10 @@ impl Pool {
         let now = Instant::now();
         let due = settings.warned.is_none_or(|last| now - last >= warning.ratecap);
         if due {
-            let text = warning.text.clone();
+            let warning = warning.clone();
             settings.warned = Some(now);
             drop(settings);
-            SYSTEM.report("pool_get", format_args!("{self}: {text}"));
+            SYSTEM.report("pool_get", format_args!("{self}: {}", warning.text));
         }
     }
 

@@ -2,10 +2,10 @@
 
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr::{self, NonNull};
-use std::sync::Arc;
 
 use super::boundary;
 use super::{CACHES, Cache, VmemHandle, arena, bad, cache};
+use crate::common::memory::{Counted, NoMemory, no_zone};
 use crate::common::objects::{Backing, or_null};
 use crate::common::text;
 use crate::solaris::{
@@ -41,14 +41,14 @@ unsafe extern "C" fn uma_solaris_kmem_cache_create(
             SYSTEM.report(NAME, format_args!("unknown flags {unknown:#x} mean nothing"));
             known = Kmc::from_bits_truncate(flags);
         }
-        let backing: Result<Option<Arc<dyn Backing>>, CreateError> = if vmp.is_null() {
+        let backing: Result<Option<Counted<dyn Backing>>, CreateError> = if vmp.is_null() {
             Ok(None)
         } else {
             // SAFETY: as above.
             match unsafe { arena(NAME, vmp) } {
                 Some(arena) if !arena.has_identifiers() => {
-                    let backing: Arc<dyn Backing> = arena.clone();
-                    Ok(Some(backing))
+                    // SAFETY: a coercion.
+                    Ok(Some(unsafe { arena.clone().cast(|arena| arena as _) }))
                 }
                 _ => Err(CreateError::BadArena),
             }
@@ -61,13 +61,17 @@ unsafe extern "C" fn uma_solaris_kmem_cache_create(
                 KmemCache::create_over(name, size, align, callbacks, backing, known)
             },
         };
+        let no_memory = || no_zone(name.as_deref().unwrap_or(""), size, align);
+        let made = made.and_then(|cache| {
+            CACHES.insert(cache).map_err(|NoMemory| CreateError::from(no_memory()))
+        });
         match made {
-            Ok(cache) => CACHES.insert(cache),
+            Ok(handle) => handle,
             Err(error) => {
                 let name = name.as_deref().unwrap_or("");
                 let what = format_args!("no cache \"{name}\": {error}");
-                if error == CreateError::BadName {
-                    // The manual has null for it, and nothing else.
+                if error == CreateError::BadName || error == no_memory().into() {
+                    // The manual has null for the one, and nothing else; the other is not the caller's fault.
                     SYSTEM.report(NAME, what);
                 } else {
                     SYSTEM.misuse(NAME, what);

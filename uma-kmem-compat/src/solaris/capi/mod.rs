@@ -6,16 +6,16 @@ mod vmem;
 
 use super::vmem::Vmem;
 use super::{KmemCache, SYSTEM};
+use crate::common::memory::Counted;
 use crate::common::{BadHandle, Handle, Handles};
-use std::sync::Arc;
 
 /// `kmem_cache_t`, as C has it.
 type Cache = Handle<KmemCache>;
 /// `vmem_t`.
-type VmemHandle = Handle<Arc<Vmem>>;
+type VmemHandle = Handle<Counted<Vmem>>;
 
 static CACHES: Handles<KmemCache, { u16::from_le_bytes(*b"sc") }> = Handles::new();
-static ARENAS: Handles<Arc<Vmem>, { u16::from_le_bytes(*b"sv") }> = Handles::new();
+static ARENAS: Handles<Counted<Vmem>, { u16::from_le_bytes(*b"sv") }> = Handles::new();
 
 /// [`boundary`](crate::common::boundary) of this face.
 #[inline(always)]
@@ -44,7 +44,10 @@ unsafe fn cache<'a>(function: &'static str, handle: *const Cache) -> Option<&'a 
 /// # Safety
 ///
 /// As [`Handles::get`].
-unsafe fn arena<'a>(function: &'static str, handle: *const VmemHandle) -> Option<&'a Arc<Vmem>> {
+unsafe fn arena<'a>(
+    function: &'static str,
+    handle: *const VmemHandle,
+) -> Option<&'a Counted<Vmem>> {
     // SAFETY: the caller's duty is passed on unchanged.
     unsafe { ARENAS.get(handle) }.map_err(|fault| bad(function, "arena", fault)).ok()
 }

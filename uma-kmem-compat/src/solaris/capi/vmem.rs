@@ -2,16 +2,19 @@
 
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use uma_vmem::{Constraints, SegmentKind};
+use uma_vmem::{Constraints, SegmentKind, VmemError, VmemFault};
 
 use super::boundary;
 use super::{ARENAS, VmemHandle, arena, bad};
-use crate::common::fork::once;
+use crate::common::fork::once_made;
+use crate::common::memory::{Counted, NoMemory};
 use crate::common::text;
 use crate::solaris::SYSTEM;
-use crate::solaris::vmem::{Alloc, AllocMore, Free, Importer, Parent, Vmem, imports_more};
+use crate::solaris::vmem::{
+    Alloc, AllocMore, Free, Importer, Parent, Vmem, imports_more, no_arena,
+};
 
 /// `VMEM_ALLOC` and `VMEM_FREE`.
 const ALLOCATED: c_int = 1;
@@ -47,8 +50,16 @@ unsafe fn create(
         }
         Ok(arena)
     });
+    let made = made.and_then(|arena| {
+        let handle = Counted::new(arena).and_then(|arena| ARENAS.insert(arena));
+        handle.map_err(|NoMemory| no_arena(&name))
+    });
     match made {
-        Ok(arena) => ARENAS.insert(Arc::new(arena)),
+        Ok(handle) => handle,
+        Err(error @ VmemError { fault: VmemFault::Metadata, .. }) => {
+            SYSTEM.report(function, format_args!("{error}"));
+            ptr::null_mut()
+        }
         Err(error) => {
             SYSTEM.misuse(function, format_args!("{error}"));
             ptr::null_mut()
@@ -139,8 +150,8 @@ unsafe extern "C" fn uma_solaris_vmem_destroy(handle: *mut VmemHandle) {
         }
         // SAFETY: the caller's duty is passed on unchanged.
         match unsafe { ARENAS.remove(handle) } {
-            Ok(arena) => match Arc::try_unwrap(arena) {
-                Ok(arena) => arena.destroy(),
+            Ok(arena) => match arena.alone() {
+                Ok(arena) => arena.into_inner().destroy(),
                 Err(arena) => SYSTEM.report(
                     NAME,
                     format_args!("{arena}: caches have memory of it; it stays for them"),
@@ -370,13 +381,10 @@ static HEAP: OnceLock<Whole> = OnceLock::new();
 #[unsafe(no_mangle)]
 extern "C" fn uma_solaris_heap_arena() -> *mut VmemHandle {
     boundary("heap_arena", || {
-        once(&HEAP, || {
-            let page = 4096;
-            Whole(match Vmem::new("heap", page, Parent::Heap, 0, 0) {
-                Ok(arena) => ARENAS.insert(Arc::new(arena)),
-                Err(_) => ptr::null_mut(),
-            })
-        })
-        .0
+        let made = once_made(&HEAP, || {
+            let arena = Vmem::new("heap", 4096, Parent::Heap, 0, 0).ok()?;
+            Some(Whole(ARENAS.insert(Counted::new(arena).ok()?).ok()?))
+        });
+        made.map_or(ptr::null_mut(), |heap| heap.0)
     })
 }

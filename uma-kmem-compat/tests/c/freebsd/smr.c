@@ -182,6 +182,71 @@ static void frees_are_deferred(void)
 	CHECK_EQ(dtors, 1012);
 }
 
+/* Twice is told, and nothing is lost or had twice: in one batch always, later too if the zone's frees are looked up. */
+static void freed_twice(const char *name, int checked)
+{
+	uma_zone_t zone = uma_zcreate(name, 64, NULL, counting_dtor, NULL, NULL, UMA_ALIGN_PTR,
+				      UMA_ZONE_SMR);
+	void *items[300];
+	pthread_t thread;
+
+	dtors = 0;
+	for (int i = 0; i < 300; i++)
+		items[i] = uma_zalloc_smr(zone, M_WAITOK);
+	CHECK_ABORTS("double free of the item", uma_zfree_smr(zone, items[0]);
+		     uma_zfree_smr(zone, items[0]));
+	CHECK_EQ(uma_compat_set_policy("freebsd.misuse", "report"), 0);
+	uma_compat_set_reporter(check_reporter);
+	/* Nothing expires while somebody reads. */
+	stage = 0;
+	CHECK_EQ(pthread_create(&thread, NULL, read_once, uma_zone_get_smr(zone)), 0);
+	while (stage != 1)
+		usleep(100);
+	for (int i = 0; i < 200; i++) {
+		uma_zfree_smr(zone, items[i]);
+		CHECK_EQ(uma_zone_get_cur(zone), 299 - i);
+		/* The 64th ends the batch. */
+		if (i % 64 != 63) {
+			uma_zfree_smr(zone, items[i]);
+			CHECK_REPORTS(1, "uma_zfree_smr: zone \"");
+			CHECK(strstr(check_last, "double free of the item at 0x") != NULL);
+			CHECK_EQ(uma_zone_get_cur(zone), 299 - i);
+		}
+	}
+	if (checked) {
+		for (int i = 0; i < 200; i++)
+			uma_zfree_smr(zone, items[i]);
+		CHECK_REPORTS(200, "double free of the item at 0x");
+		CHECK_EQ(uma_zone_get_cur(zone), 100);
+	}
+	stage = 2;
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	uma_zone_reclaim(zone, UMA_RECLAIM_DRAIN);
+	CHECK_EQ(dtors, 200);
+	CHECK_EQ(uma_zone_get_cur(zone), 100);
+	/* When it is back in the zone, the zone finds it. */
+	if (checked) {
+		uma_zfree_smr(zone, items[0]);
+		uma_zone_reclaim(zone, UMA_RECLAIM_DRAIN);
+		CHECK_REPORTS(1, "double free of the item at 0x");
+		CHECK_EQ(uma_zone_get_cur(zone), 100);
+	}
+	/* Each of them comes once. */
+	for (int i = 0; i < 200; i++) {
+		items[i] = uma_zalloc_smr(zone, M_WAITOK);
+		for (int j = 0; j < 300; j++)
+			CHECK(i == j || (j > i && j < 200) || items[i] != items[j]);
+	}
+	CHECK_EQ(uma_zone_get_cur(zone), 300);
+	for (int i = 0; i < 300; i++)
+		uma_zfree_smr(zone, items[i]);
+	CHECK_REPORTS(0, "");
+	uma_compat_set_reporter(NULL);
+	CHECK_EQ(uma_compat_set_policy("freebsd.misuse", "abort"), 0);
+	uma_zdestroy(zone);
+	CHECK_EQ(dtors, 500);
+}
+
 static void shared_smr(void)
 {
 	smr_t smr = smr_create("shared", 0, 0);
@@ -348,10 +413,14 @@ int main(void)
 {
 	/* Whoever is never woken is a failure. */
 	alarm(120);
+	/* Before the first zone: it is read once. */
+	CHECK_EQ(setenv("UMA_DEBUG", "debug:checked", 1), 0);
 	sections();
 	readers_leave_what_is_being_destroyed();
 	a_secondary_zone_keeps_its_smr();
 	frees_are_deferred();
+	freed_twice("plain", 0);
+	freed_twice("checked", 1);
 	shared_smr();
 	at_the_limit();
 	stress();
