@@ -93,6 +93,15 @@ impl fmt::Display for BadHandle {
     }
 }
 
+/// What is wrong with a pointer to something that the caller lets be read or written, as far as it shows.
+pub(crate) fn unusable<T>(at: *const T) -> Option<&'static str> {
+    match at {
+        at if at.is_null() => Some("null"),
+        at if !at.is_aligned() => Some("misaligned"),
+        _ => None,
+    }
+}
+
 impl<T, const KIND: u16> Handles<T, KIND> {
     /// The mark of handles that are live; and of those that are dead, or being made.
     const LIVE: usize =

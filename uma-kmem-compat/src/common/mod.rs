@@ -27,12 +27,12 @@ mod runs;
 
 #[cfg(feature = "capi")]
 pub(crate) use self::{
-    handle::{BadHandle, Front, Handle, Handles},
+    handle::{BadHandle, Front, Handle, Handles, unusable},
     name::text,
 };
 pub(crate) use boundary::boundary;
-pub(crate) use patience::Patience;
 pub(crate) use leaked::Sample;
+pub(crate) use patience::Patience;
 pub(crate) use policy::Switch;
 pub(crate) use report::{Line, System};
 pub(crate) use runs::Runs;

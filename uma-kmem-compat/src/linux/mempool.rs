@@ -261,13 +261,13 @@ impl Mempool {
     }
 
     /// Puts elements into the reserve as long as there is room, and returns how many: the first so many
-    /// (`mempool_free_bulk`). The others are still the caller's.
+    /// (`mempool_free_bulk`). The others are still the caller's. Null is nothing, and counts.
     ///
     /// # Safety
     ///
     /// As [`free`](Self::free), for those that are taken.
     pub unsafe fn free_bulk(&self, elements: &[*mut c_void]) -> usize {
-        let full = |element: &&*mut c_void| self.put(**element).is_ok();
+        let full = |element: &&*mut c_void| element.is_null() || self.put(**element).is_ok();
         elements.iter().take_while(full).count()
     }
 

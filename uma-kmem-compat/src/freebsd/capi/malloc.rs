@@ -5,7 +5,7 @@ use core::ptr;
 
 use super::boundary;
 use crate::common::memory::{NoMemory, boxed};
-use crate::common::text;
+use crate::common::{text, unusable};
 use crate::freebsd::malloc::{malloc_aligned, zfree};
 use crate::freebsd::{M, SYSTEM, Type, free, malloc, malloc_usable_size, realloc, reallocf};
 use crate::sync::{AtomicPtr, Ordering};
@@ -72,6 +72,10 @@ unsafe fn with<R>(
     body: impl FnOnce(&Type) -> R,
 ) -> R {
     boundary(function, || {
+        if !of.is_aligned() {
+            SYSTEM.misuse(function, format_args!("the type is misaligned"));
+            return otherwise;
+        }
         // SAFETY: the caller says so.
         match unsafe { of.as_ref() } {
             Some(of) => match of.get() {
@@ -238,6 +242,10 @@ struct Stats {
 unsafe extern "C" fn uma_freebsd_malloc_type_stats(of: *mut MallocType, into: *mut Stats) {
     const NAME: &str = "uma_freebsd_malloc_type_stats";
     let body = |of: &Type| {
+        if let Some(why) = unusable(into) {
+            SYSTEM.misuse(NAME, format_args!("the room for the figures is {why}"));
+            return;
+        }
         let stats = of.stats();
         let (allocs, frees, bytes) = (stats.allocs, stats.frees, stats.bytes);
         let (high, sizes) = (stats.high, stats.sizes);

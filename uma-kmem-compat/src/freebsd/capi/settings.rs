@@ -6,8 +6,8 @@ use core::ptr;
 use super::super::callbacks::Era;
 use super::boundary;
 use super::create::mode;
-use super::{SMRS, SmrHandle, ZoneHandle, cold, smr, zone};
-use crate::common::text;
+use super::{SmrHandle, ZoneHandle, cold, smr, zone};
+use crate::common::{Line, text};
 use crate::freebsd::{
     AllocPages, AllocPages2002, Fini, FreePages, FreePages2002, Init, Maxaction, SYSTEM, Zone,
 };
@@ -328,10 +328,8 @@ unsafe extern "C" fn uma_freebsd_zone_set_smr(handle: *mut ZoneHandle, with_smr:
 #[unsafe(no_mangle)]
 unsafe extern "C" fn uma_freebsd_zone_get_smr(handle: *mut ZoneHandle) -> *mut SmrHandle {
     let body = |zone: &Zone| {
-        let handle: *mut SmrHandle = zone.shared().smr.load(Ordering::Acquire).cast();
-        // SAFETY: it is null or one of ours; a stale one is told by the functions of smr(9).
-        debug_assert!(handle.is_null() || unsafe { SMRS.is_live(handle) });
-        handle
+        // Null or one of ours. A stale one is told by the functions of smr(9).
+        zone.shared().smr.load(Ordering::Acquire).cast()
     };
     // SAFETY: the caller's duty is passed on unchanged.
     unsafe { with("uma_zone_get_smr", handle, body) }.unwrap_or(ptr::null_mut())
@@ -349,7 +347,8 @@ unsafe extern "C" fn uma_freebsd_zone_flags(
     room: usize,
 ) -> c_int {
     let body = |zone: &Zone| {
-        let text = zone.flags().to_string();
+        let text = Line::of(format_args!("{}", zone.flags()));
+        let text = text.as_c_str().to_bytes();
         if !into.is_null() && room != 0 {
             let length = text.len().min(room - 1);
             // SAFETY: the caller says that there is room.

@@ -7,7 +7,7 @@ use core::ptr::{self, NonNull};
 use super::boundary;
 use super::{At, CACHES, Cache, bad, cache, can_be};
 use crate::common::memory::{NoMemory, no_zone};
-use crate::common::{Sample, text};
+use crate::common::{Sample, text, unusable};
 use crate::linux::pages::set_grace_period;
 use crate::linux::{
     CacheArgs, Constructor, CreateError, Gfp, GracePeriod, KmemCache, SYSTEM, SlabFlags,
@@ -95,6 +95,10 @@ unsafe extern "C" fn uma_linux_kmem_cache_create_args(
     flags: c_uint,
 ) -> *mut Cache {
     boundary("kmem_cache_create", || {
+        if !args.is_aligned() {
+            SYSTEM.misuse("kmem_cache_create", format_args!("the arguments are misaligned"));
+            return ptr::null_mut();
+        }
         // SAFETY: the caller says so.
         let (args, ctor) = match unsafe { args.as_ref() } {
             Some(args) => (
@@ -293,8 +297,8 @@ unsafe extern "C" fn uma_linux_kmem_cache_alloc_bulk(
         if count == 0 {
             return 0;
         }
-        if into.is_null() {
-            SYSTEM.misuse(NAME, format_args!("{cache}: the array is null"));
+        if let Some(why) = unusable(into) {
+            SYSTEM.misuse(NAME, format_args!("{cache}: the array is {why}"));
             return 0;
         }
         // SAFETY: the caller says that there is room; a pointer that is not null is a `NonNull`.
@@ -321,8 +325,8 @@ unsafe extern "C" fn uma_linux_kmem_cache_free_bulk(
         if count == 0 {
             return;
         }
-        if objects.is_null() {
-            SYSTEM.misuse(NAME, format_args!("{cache}: the array is null"));
+        if let Some(why) = unusable(objects) {
+            SYSTEM.misuse(NAME, format_args!("{cache}: the array is {why}"));
             return;
         }
         if !can_be(NAME, format_args!("{cache}: "), count) {

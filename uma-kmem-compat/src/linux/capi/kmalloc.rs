@@ -5,6 +5,7 @@ use core::ptr;
 
 use super::boundary;
 use super::can_be;
+use crate::common::unusable;
 use crate::linux::kmalloc::{self as heap};
 use crate::linux::{Gfp, SYSTEM};
 
@@ -74,8 +75,8 @@ unsafe extern "C" fn uma_linux_kfree_bulk(count: usize, all: *mut *mut c_void) {
         if count == 0 {
             return;
         }
-        if all.is_null() {
-            SYSTEM.misuse("kfree_bulk", format_args!("the array is null"));
+        if let Some(why) = unusable(all) {
+            SYSTEM.misuse("kfree_bulk", format_args!("the array is {why}"));
             return;
         }
         if !can_be("kfree_bulk", format_args!(""), count) {

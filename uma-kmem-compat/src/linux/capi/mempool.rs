@@ -8,7 +8,7 @@ use core::ptr;
 
 use super::boundary;
 use super::{CACHES, Cache, NO_MEMORY, bad};
-use crate::common::{BadHandle, Handle, Handles};
+use crate::common::{BadHandle, Handle, Handles, unusable};
 use crate::linux::{AllocElement, Elements, FreeElement, Gfp, Mempool, SYSTEM};
 
 /// `mempool_t`.
@@ -148,7 +148,7 @@ unsafe extern "C" fn uma_linux_mempool_exit(at: *mut CMempool) {
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe {
-            if at.is_null() || (*at).pool.is_null() {
+            if at.is_null() || (at.is_aligned() && (*at).pool.is_null()) {
                 return;
             }
             if pool(NAME, at).is_none() {
@@ -254,8 +254,8 @@ unsafe extern "C" fn uma_linux_mempool_alloc_bulk(
         if count == 0 {
             return 0;
         }
-        if places.is_null() {
-            SYSTEM.misuse(NAME, format_args!("the array is null"));
+        if let Some(why) = unusable(places) {
+            SYSTEM.misuse(NAME, format_args!("the array is {why}"));
             return NO_MEMORY;
         }
         // SAFETY: the caller says that there are so many.
@@ -299,7 +299,11 @@ unsafe extern "C" fn uma_linux_mempool_free_bulk(
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.
         let Some(found) = (unsafe { pool(NAME, at) }) else { return 0 };
-        if count == 0 || elements.is_null() {
+        if count == 0 {
+            return 0;
+        }
+        if let Some(why) = unusable(elements) {
+            SYSTEM.misuse(NAME, format_args!("the array is {why}"));
             return 0;
         }
         // SAFETY: the caller says that there are so many.

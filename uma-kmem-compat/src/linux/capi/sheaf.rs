@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 
 use super::boundary;
 use super::{Cache, NO_MEMORY, bad};
-use crate::common::{Handle, Handles};
+use crate::common::{Handle, Handles, unusable};
 use crate::linux::{Gfp, KmemCache, SYSTEM, Sheaf};
 
 /// `struct slab_sheaf`. The caller sees to it that the cache outlives it: it has objects of the cache in use,
@@ -99,8 +99,8 @@ unsafe extern "C" fn uma_linux_kmem_cache_refill_sheaf(
 ) -> c_int {
     const NAME: &str = "kmem_cache_refill_sheaf";
     boundary(NAME, || {
-        if sheaf.is_null() {
-            SYSTEM.misuse(NAME, format_args!("the pointer to the sheaf is null"));
+        if let Some(why) = unusable(sheaf) {
+            SYSTEM.misuse(NAME, format_args!("the pointer to the sheaf is {why}"));
             return NO_MEMORY;
         }
         // SAFETY: the caller's duty is passed on unchanged.

@@ -16,7 +16,7 @@ use super::bad;
 use super::boundary;
 use crate::common::fork::{Forks, Listed, once_made};
 use crate::common::memory::NoMemory;
-use crate::common::{BadHandle, Handle, Handles, text};
+use crate::common::{BadHandle, Handle, Handles, text, unusable};
 use crate::netbsd::SYSTEM;
 
 /// `struct vm_map`.
@@ -284,8 +284,12 @@ unsafe extern "C" fn uma_netbsd_uvm_km_suballoc(
     boundary(NAME, || {
         // SAFETY: the caller's duty is passed on unchanged.
         let Some(found) = (unsafe { map(NAME, at) }) else { return ptr::null_mut() };
-        if min.is_null() || max.is_null() {
-            SYSTEM.misuse(NAME, format_args!("a pointer to a bound is null"));
+        if let Some(why) = unusable(min).or_else(|| unusable(max)) {
+            SYSTEM.misuse(NAME, format_args!("a pointer to a bound is {why}"));
+            return ptr::null_mut();
+        }
+        if !into.is_aligned() {
+            SYSTEM.misuse(NAME, format_args!("the map is misaligned"));
             return ptr::null_mut();
         }
         // SAFETY: the caller says that it can be read.

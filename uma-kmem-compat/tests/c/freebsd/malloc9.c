@@ -131,6 +131,8 @@ static void misuse(void)
 	CHECK_ABORTS("realloc", realloc(&here, 10, M_MINE, M_WAITOK));
 	CHECK_ABORTS("malloc_usable_size", malloc_usable_size(&here));
 	CHECK_ABORTS("the type is null", malloc(10, NULL, M_WAITOK));
+	CHECK_ABORTS("the type is misaligned", malloc(10, (void *)((char *)M_MINE + 1), M_WAITOK));
+	CHECK_ABORTS("the room for the figures is null", uma_freebsd_malloc_type_stats(M_MINE, NULL));
 	free(at, M_MINE);
 	CHECK_ABORTS("free", free(at, M_MINE));
 	/* What is free is not zeroed: the mark by which that is found out lies there. */

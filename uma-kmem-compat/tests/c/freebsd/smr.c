@@ -268,7 +268,13 @@ static void shared_smr(void)
 	uma_zfree_smr(second, uma_zalloc_smr(second, M_WAITOK));
 	uma_zdestroy(second);
 	uma_zdestroy(zone);
+	/* One that is ended too early is told where it is used. */
+	zone = uma_zcreate("early", 64, NULL, NULL, NULL, NULL, UMA_ALIGN_PTR, 0);
+	uma_zone_set_smr(zone, smr);
 	smr_destroy(smr);
+	CHECK(uma_zone_get_smr(zone) == smr);
+	CHECK_ABORTS("smr_enter: bad smr: it was destroyed before", smr_enter(uma_zone_get_smr(zone)));
+	uma_zdestroy(zone);
 }
 
 static void *alloc_and_free(void *zone)

@@ -295,6 +295,8 @@ static void misuse(void)
 	CHECK_REPORTS(1, "kfree_bulk: ");
 	kfree_bulk(1, NULL);
 	CHECK_REPORTS(1, "the array is null");
+	kfree_bulk(1, (void *)((char *)pair + 4));
+	CHECK_REPORTS(1, "the array is misaligned");
 	kfree_bulk(SIZE_MAX, pair);
 	CHECK_REPORTS(1, "kfree_bulk: no array holds 18446744073709551615 pointers");
 

@@ -269,6 +269,27 @@ static void mistakes(void)
 	CHECK_REPORTS(1, "2 elements are more than the 1 in reserve");
 	mempool_free(places[0], pool);
 	mempool_free(places[1], pool);
+	/* Null in an array is nothing: it does not come out of the reserve again. */
+	CHECK(mempool_is_saturated(pool));
+	element = mempool_alloc_preallocated(pool);
+	CHECK(element != NULL && !mempool_is_saturated(pool));
+	places[0] = NULL;
+	places[1] = element;
+	CHECK_EQ(mempool_free_bulk(pool, places, 2), 2);
+	CHECK(mempool_is_saturated(pool));
+	CHECK(mempool_alloc_preallocated(pool) == element);
+	mempool_free(element, pool);
+	CHECK_EQ(mempool_free_bulk(pool, NULL, 0), 0);
+	CHECK_REPORTS(0, "");
+	CHECK_EQ(mempool_free_bulk(pool, NULL, 2), 0);
+	CHECK_REPORTS(1, "mempool_free_bulk: the array is null");
+	CHECK_EQ(mempool_free_bulk(pool, (void *)((char *)places + 1), 1), 0);
+	CHECK_REPORTS(1, "mempool_free_bulk: the array is misaligned");
+	CHECK(mempool_alloc_bulk(pool, (void *)((char *)places + 1), 1, 0) != 0);
+	CHECK_REPORTS(1, "mempool_alloc_bulk: the array is misaligned");
+	mempool_exit((void *)((char *)&own + 1));
+	CHECK_REPORTS(1, "mempool_exit: bad pool");
+	mempool_exit(NULL);
 	CHECK(mempool_alloc(NULL, GFP_KERNEL) == NULL);
 	CHECK_REPORTS(1, "mempool_alloc: bad pool: the pointer is null");
 	mempool_free(&own, NULL);

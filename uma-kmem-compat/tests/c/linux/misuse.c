@@ -140,6 +140,12 @@ static void bad_objects(void)
 	CHECK_REPORTS(1, "the array is null");
 	kmem_cache_free_bulk(cache, 1, NULL);
 	CHECK_REPORTS(1, "the array is null");
+	CHECK_EQ(kmem_cache_alloc_bulk(cache, GFP_KERNEL, 1, (void *)((char *)objects + 1)), 0);
+	CHECK_REPORTS(1, "the array is misaligned");
+	kmem_cache_free_bulk(cache, 1, (void *)((char *)objects + 1));
+	CHECK_REPORTS(1, "the array is misaligned");
+	CHECK(kmem_cache_create("odd", 64, (struct kmem_cache_args *)(void *)((char *)objects + 1), 0) == NULL);
+	CHECK_REPORTS(1, "the arguments are misaligned");
 	CHECK_EQ(kmem_cache_alloc_bulk(cache, GFP_KERNEL, (size_t)-1, objects), 0);
 	CHECK_REPORTS(1, "more than can be told");
 	kmem_cache_free_bulk(cache, SIZE_MAX, objects);

@@ -138,6 +138,12 @@ static void misuse(void)
 	CHECK_REPORTS(1, "uvm_km_alloc: ");
 	CHECK_EQ(uvm_km_alloc(map, PAGE, 0, UVM_KMF_WIRED | UVM_KMF_EXEC), 0);
 	CHECK_REPORTS(1, "UVM_KMF_EXEC");
+	CHECK(uvm_km_suballoc(map, NULL, &max, PAGE, 0, false, NULL) == NULL);
+	CHECK_REPORTS(1, "a pointer to a bound is null");
+	CHECK(uvm_km_suballoc(map, &min, (void *)((char *)&max + 1), PAGE, 0, false, NULL) == NULL);
+	CHECK_REPORTS(1, "a pointer to a bound is misaligned");
+	CHECK(uvm_km_suballoc(map, &min, &max, PAGE, 0, false, (void *)((char *)&max + 1)) == NULL);
+	CHECK_REPORTS(1, "the map is misaligned");
 	CHECK_EQ(uvm_km_alloc(map, SIZE_MAX, 0, UVM_KMF_VAONLY), 0);
 	CHECK_EQ(uvm_km_alloc(map, 65 * PAGE, 0, UVM_KMF_VAONLY | UVM_KMF_WAITVA), 0);
 	CHECK_REPORTS(0, "");
