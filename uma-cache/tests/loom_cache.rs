@@ -10,7 +10,7 @@ mod loom_support;
 
 use std::mem::MaybeUninit;
 
-use loom_support::{Access, Locks, Pins, Pool, Stack, TINY, check, join, on, spawn, touch};
+use loom_support::{Access, Locks, Pins, Pool, Shared, Stack, TINY, check, join, on, spawn, touch};
 use uma_cache::CacheConfig;
 use uma_core::{ItemSource, Process, Reclaim, Request};
 
@@ -233,6 +233,24 @@ models! {
         let mine = u64::from(stack.use_one(Request::NOWAIT));
         let others = join(other);
         stack.over_after(1 + mine + others);
+    }
+
+    /// A late free, and the end of the cache by whoever lets go of it last: nothing is in its slots then that the
+    /// end does not see, and all is back.
+    fn a_late_free_against_the_end<C>(3) {
+        let stack = Stack::<C>::new(2, TINY);
+        let item = stack.take(Request::NOWAIT).unwrap();
+        let mine = Shared::new(stack, 1);
+        let theirs = mine.clone();
+        let other = spawn(move || {
+            on(1);
+            theirs.give(item);
+        });
+        if mine.use_one(Request::NOWAIT) {
+            mine.one_more();
+        }
+        drop(mine);
+        join(other);
     }
 
     /// While the process is copied nothing moves, and nothing is lost.

@@ -10,4 +10,4 @@ mod stack;
 pub(crate) use common::{Flag, Lock, Notify, Parking, Pool, check, join, soon, spawn, touch};
 pub(crate) use cpu::{Chosen, Kernel, on};
 pub(crate) use heap::Heap;
-pub(crate) use stack::{Access, Cache, Locks, Pins, Stack, TINY};
+pub(crate) use stack::{Access, Cache, Locks, Pins, Shared, Stack, TINY};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uma_cache::{BucketCache, CacheConfig, CpuLocks, PerCpu, Pinned};
 use uma_core::{AllocError, Item, ItemSource, Limited, Request, Stats};
 
-use super::common::{Lock, Parking, Pool, touch};
+use super::common::{Lock, Owners, Parking, Pool, touch};
 use super::cpu::{Chosen, Kernel};
 use super::heap::Heap;
 
@@ -106,5 +106,45 @@ impl<C: Access> Stack<C> {
         let Ok(cache) = Arc::try_unwrap(self.0) else { panic!("a thread still has the cache") };
         // The pool and the heap look whether all is back.
         drop(cache);
+    }
+}
+
+/// A stack that ends with the last of those who share it, which [`Stack::over_after`] looks at.
+pub(crate) struct Shared<C: Access>(Owners<Owned<C>>);
+
+struct Owned<C: Access> {
+    stack: Option<Stack<C>>,
+    /// Allocations, which are no part of the model.
+    allocs: std::sync::atomic::AtomicU64,
+}
+
+impl<C: Access> Shared<C> {
+    /// After `allocs` allocations.
+    pub(crate) fn new(stack: Stack<C>, allocs: u64) -> Self {
+        Self(Owners::new(Owned { stack: Some(stack), allocs: allocs.into() }))
+    }
+
+    pub(crate) fn one_more(&self) {
+        self.0.allocs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl<C: Access> Clone for Shared<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<C: Access> std::ops::Deref for Shared<C> {
+    type Target = Stack<C>;
+
+    fn deref(&self) -> &Stack<C> {
+        self.0.stack.as_ref().unwrap()
+    }
+}
+
+impl<C: Access> Drop for Owned<C> {
+    fn drop(&mut self) {
+        self.stack.take().unwrap().over_after(*self.allocs.get_mut());
     }
 }

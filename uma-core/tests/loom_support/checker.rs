@@ -9,13 +9,13 @@ use std::time::Instant;
 #[cfg(loom)]
 pub(crate) use loom::{
     cell::UnsafeCell,
-    sync::{Mutex, MutexGuard, atomic::AtomicBool},
+    sync::{Arc as Owners, Mutex, MutexGuard, atomic::AtomicBool},
     thread::{JoinHandle, yield_now},
     thread_local,
 };
 #[cfg(all(shuttle, not(loom)))]
 pub(crate) use shuttle::{
-    sync::{Mutex, MutexGuard, atomic::AtomicBool},
+    sync::{Arc as Owners, Mutex, MutexGuard, atomic::AtomicBool},
     thread::{JoinHandle, yield_now},
     thread_local,
 };

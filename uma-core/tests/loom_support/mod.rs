@@ -7,7 +7,9 @@ mod lock;
 mod pool;
 mod sleep;
 
-pub(crate) use checker::{Flag, Mutex, Notify, check, join, spawn, thread_local, yield_now};
+pub(crate) use checker::{
+    Flag, Mutex, Notify, Owners, check, join, spawn, thread_local, yield_now,
+};
 pub(crate) use lock::Lock;
 pub(crate) use pool::{Pool, touch};
 pub(crate) use sleep::{Parking, soon};
