@@ -513,3 +513,24 @@ fn the_environment_chooses_for_zones_that_do_not() {
         }
     }
 }
+
+/// With the feature, reports say in which functions an item was allocated, freed, and misused, and in which lines
+/// if the program says where these are.
+#[cfg(feature = "backtrace")]
+#[test]
+fn reports_name_functions() {
+    let (_, text) = run("double_free", Tier::Debug);
+    for start in ["found by thread", "allocated by thread", "freed by thread"] {
+        let part = text.split(start).nth(1).unwrap_or_else(|| panic!("no \"{start}\":\n{text}"));
+        let part = part.split(" by thread").next().unwrap_or_default();
+        assert!(part.contains("double_free"), "{start} no function:\n{text}");
+        if cfg!(debug_assertions) {
+            assert!(part.contains("misuse.rs:"), "{start} no line:\n{text}");
+        }
+    }
+    let (_, text) = run("leak", Tier::Debug);
+    let list = text.split("whose memory stays").nth(1).unwrap_or_default();
+    // Of a function that was inlined there is the last part of the name.
+    let named = |line: &&str| line.split_whitespace().next().is_some_and(|at| at.ends_with("leak"));
+    assert_eq!(list.lines().filter(named).count(), 2, "{text}");
+}
