@@ -1,6 +1,13 @@
 //! What a caller asks for beside the item itself.
 
+use core::time::Duration;
+
+use crate::Sleep;
+
 /// A point in time, in nanoseconds on the clock of the zone's [`Sleep`](crate::Sleep).
+///
+/// Of a time from now [`after`](Self::after) makes one; for the clock of a process there is
+/// `uma::Park::deadline_in`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(u64);
 
@@ -11,6 +18,14 @@ impl Deadline {
     /// The given number of nanoseconds on the clock of the zone's [`Sleep`](crate::Sleep).
     pub const fn at(nanoseconds: u64) -> Self {
         Self(nanoseconds)
+    }
+
+    /// The point that is `time` from now, on the clock of `sleep`. On one that stands still, as that of
+    /// [`NoSleep`](crate::NoSleep), it never comes. Beyond the end of the clock there is
+    /// [no deadline](Self::NEVER).
+    pub fn after(time: Duration, sleep: &impl Sleep) -> Self {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self(sleep.now().saturating_add(nanoseconds))
     }
 
     /// Nanoseconds on that clock, or `None` if there is no deadline.
@@ -145,5 +160,22 @@ impl core::fmt::Debug for Request {
             .field("for_good", &self.is_for_good())
             .field("deadline", &self.deadline.nanoseconds())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{NoSleep, Spin};
+
+    #[test]
+    fn a_deadline_from_now_is_on_the_clock_of_whoever_sleeps() {
+        let in_time = |time, clock| Deadline::after(time, &Spin::new(clock));
+        assert_eq!(in_time(Duration::from_micros(3), || 7), Deadline::at(3007));
+        assert_eq!(in_time(Duration::ZERO, || 7), Deadline::at(7));
+        assert!(Deadline::after(Duration::ZERO, &NoSleep).passed(0));
+        assert_eq!(in_time(Duration::MAX, || 7), Deadline::NEVER);
+        assert_eq!(in_time(Duration::from_nanos(u64::MAX - 7), || 7), Deadline::NEVER);
+        assert_eq!(in_time(Duration::from_nanos(1), || u64::MAX - 2), Deadline::at(u64::MAX - 1));
     }
 }

@@ -6,6 +6,8 @@ use core::fmt;
 use uma_core::{AllocError, Name};
 
 /// An allocation that failed: of which zone, for what, and why.
+// It has its place in the frame of whoever allocates, also on a hit: one that is larger is to be seen in
+// `docs/fast-path.txt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ZoneError {
     zone: Name,

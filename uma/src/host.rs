@@ -112,10 +112,10 @@ unsafe impl Platform for Host {
 pub struct Park;
 
 impl Park {
-    /// The deadline that is `time` from now.
+    /// The deadline that is `time` from now. [`Zone::alloc_for`](crate::Zone::alloc_for) and
+    /// [`ObjectCache::get_for`](crate::ObjectCache::get_for) take the time itself.
     pub fn deadline_in(time: Duration) -> Deadline {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        Deadline::at(Park.now().saturating_add(nanoseconds))
+        Deadline::after(time, &Self)
     }
 }
 

@@ -127,7 +127,9 @@ pub use raw::{
 };
 pub use registry::{Registry, ZoneRef};
 pub use stat::{Json, Prometheus, Table, ZoneInfo, Zones, stream};
-pub use uma_core::Reclaim;
+pub use uma_core::{
+    AllocError, ConfigError, Deadline, Item, Name, Reclaim, Refused, Request, Stats,
+};
 pub use uma_debug::Hardening;
 #[cfg(not(feature = "std"))]
 pub use unset::{NoLock, Unset};

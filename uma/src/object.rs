@@ -21,7 +21,32 @@ use crate::{AtLimit, DefaultPlatform, GroupIn, Platform, ZoneError};
 /// the type's own `Drop`.
 ///
 /// Implement it for a type of your own where function pointers are not enough, because making an
-/// object needs something that is only known at run time.
+/// object needs something that is only known at run time, which a closure would capture.
+///
+/// ```
+/// use uma::{ObjectCache, ObjectHooks, Refused};
+///
+/// #[derive(Clone)]
+/// struct Buffers { size: usize }
+///
+/// impl ObjectHooks<Vec<u8>> for Buffers {
+///     fn init(&self) -> Result<Vec<u8>, Refused> {
+///         let mut buffer = Vec::new();
+///         buffer.try_reserve_exact(self.size).map_err(|_| Refused)?;
+///         Ok(buffer)
+///     }
+///     fn dtor(&self, buffer: &mut Vec<u8>) {
+///         buffer.clear();
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let read_from_a_file = 5000;
+/// let buffers: ObjectCache<Vec<u8>, Buffers> =
+///     ObjectCache::builder("buffer").hooks(Buffers { size: read_from_a_file }).build()?;
+/// assert!(buffers.get()?.capacity() >= 5000);
+/// # Ok(()) }
+/// ```
 pub trait ObjectHooks<T> {
     /// Makes an object. Runs when memory enters the cache, for whole batches ahead of need.
     ///
@@ -219,7 +244,8 @@ impl<T: Send + 'static> ObjectCache<T> {
 }
 
 impl<T, P: Platform> ObjectCacheBuilder<T, (), P> {
-    /// How an object is made.
+    /// How an object is made: a function, or a closure that captures nothing. For what is only known at run
+    /// time there is [`hooks`](Self::hooks).
     pub fn init(self, init: fn() -> T) -> ObjectCacheBuilder<T, FnObject<T>, P> {
         self.made_by(FnObject { init: Init::Always(init), ctor: None, dtor: None })
     }
@@ -232,7 +258,7 @@ impl<T, P: Platform> ObjectCacheBuilder<T, (), P> {
         self.made_by(FnObject { init: Init::Maybe(init), ctor: None, dtor: None })
     }
 
-    /// How objects are made and made ready, by a type of your own.
+    /// How objects are made and made ready, by a type of your own: see [`ObjectHooks`].
     pub fn hooks<O: ObjectHooks<T>>(self, object: O) -> ObjectCacheBuilder<T, O, P> {
         self.made_by(object)
     }
@@ -370,8 +396,17 @@ where
         self.take(Request::NOWAIT)
     }
 
+    /// Takes an object. Waits at the limit, but no longer than `time`.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), or if that time passed.
+    pub fn get_for(&self, time: Duration) -> Result<Cached<'_, T, O, P>, ZoneError> {
+        self.get_until(Deadline::after(time, &self.raw.platform().sleep()))
+    }
+
     /// Takes an object. Waits at the limit until a point in time on the clock of the platform's
-    /// [`Sleep`](uma_core::Sleep).
+    /// [`Sleep`](uma_core::Sleep) (see [`Deadline::after`], and `Park::deadline_in`).
     ///
     /// # Errors
     ///

@@ -51,6 +51,37 @@ pub(crate) const fn item_of<T>() -> Layout {
 /// assert_eq!(c.value, [3; 100]);
 /// # drop((a, b)); Ok(()) }
 /// ```
+///
+/// # How long values live
+///
+/// No longer than their zone, which a [`ZoneBox`] borrows. So a zone is one of these:
+///
+/// - A `static`. Its boxes are `ZoneBox<'static, T>`: they go into any structure, to any thread or task.
+/// - A local variable or a field, which lives longer than what holds the boxes.
+/// - Made at run time and kept for good, one for each table, say: `Box::leak` makes a `&'static Zone` of it,
+///   whose boxes are as those of a static. It can still be reclaimed.
+/// - Made at run time, and ended with the structure that owns both it and the values: that structure keeps
+///   [`ZoneBox::into_raw`] pointers, and makes them boxes again in its `Drop`.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use uma::{Zone, ZoneBox, ZoneError};
+///
+/// struct Table { rows: HashMap<u32, ZoneBox<'static, [u8; 200]>>, zone: &'static Zone<[u8; 200]> }
+///
+/// impl Table {
+///     fn new(name: &str) -> Result<Self, uma::ConfigError> {
+///         let zone = Box::leak(Box::new(Zone::builder(name).build()?));
+///         Ok(Self { rows: HashMap::new(), zone })
+///     }
+///     fn put(&mut self, key: u32, row: [u8; 200]) -> Result<(), ZoneError> {
+///         self.rows.insert(key, self.zone.alloc(row)?);
+///         Ok(())
+///     }
+/// }
+/// # let mut table = Table::new("accounts").unwrap();
+/// # std::thread::spawn(move || table.put(1, [1; 200])).join().unwrap().unwrap();
+/// ```
 pub struct Zone<T, P: Platform = DefaultPlatform> {
     raw: RawZone<P, NoHooks>,
     values: PhantomData<fn() -> T>,
@@ -113,8 +144,17 @@ impl<T, P: Platform> Zone<T, P> {
         self.place(value, Request::NOWAIT)
     }
 
+    /// Puts a value into an item. Waits at the zone's limit, but no longer than `time`.
+    ///
+    /// # Errors
+    ///
+    /// If that time passed or there are no pages; the error holds the value.
+    pub fn alloc_for(&self, value: T, time: Duration) -> Result<ZoneBox<'_, T, P>, Rejected<T>> {
+        self.alloc_until(value, Deadline::after(time, &self.raw.platform().sleep()))
+    }
+
     /// Puts a value into an item. Waits at the zone's limit until a point in time on the clock of the
-    /// platform's [`Sleep`](uma_core::Sleep).
+    /// platform's [`Sleep`](uma_core::Sleep) (see [`Deadline::after`], and `Park::deadline_in`).
     ///
     /// # Errors
     ///
@@ -346,7 +386,8 @@ impl<T, P: Platform> fmt::Debug for ZoneBuilder<T, P> {
 
 /// A value in an item of a zone: a `Box` whose memory goes back to that zone.
 ///
-/// It borrows the zone, so the compiler sees to it that a zone outlives its values.
+/// It borrows the zone, so the compiler sees to it that a zone outlives its values: see
+/// [`Zone`](Zone#how-long-values-live).
 pub struct ZoneBox<'z, T, P: Platform = DefaultPlatform> {
     pointer: NonNull<T>,
     zone: &'z Zone<T, P>,

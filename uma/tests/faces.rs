@@ -50,11 +50,14 @@ fn zones_of_values() {
         (zone.alloc(1).unwrap(), zone.alloc_until(2, Park::deadline_in(SOON)).unwrap());
     let late = zone.alloc_until(3, Park::deadline_in(SOON)).unwrap_err();
     assert_eq!((late.value, late.error.reason()), (3, AllocError::TimedOut));
+    let late = zone.alloc_for(3, SOON).unwrap_err();
+    assert_eq!((late.value, late.error.reason()), (3, AllocError::TimedOut));
     let error = zone.wait_for_room(Park::deadline_in(SOON)).unwrap_err();
     assert_eq!(error.reason(), AllocError::TimedOut);
     assert_eq!((zone.cur_items(), zone.exhausted()), (2, false));
     drop(one);
     zone.wait_for_room(Park::deadline_in(SOON)).unwrap();
+    drop(zone.alloc_for(1, SOON).unwrap());
     // If the value does not come about, its place is free again.
     let unborn = uma_testkit::caught(|| zone.alloc_with(|| panic!("as planned")).map(drop));
     assert!(unborn.is_err_and(|panic| panic.is_planned()));
@@ -135,6 +138,7 @@ fn caches_of_objects() {
     let other = cache.try_get().unwrap();
     let late = cache.get_until(Park::deadline_in(SOON)).unwrap_err();
     assert_eq!(late.reason(), AllocError::TimedOut);
+    assert_eq!(cache.get_for(SOON).unwrap_err().reason(), AllocError::TimedOut);
     let late = cache.wait_for_room(Park::deadline_in(SOON)).unwrap_err();
     assert_eq!(late.reason(), AllocError::TimedOut);
     assert!(!cache.exhausted() && cache.cur_items() == 2);
