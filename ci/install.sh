@@ -13,28 +13,16 @@ trap 'rm -rf "$work"' EXIT
 
 uma-kmem-compat/install.sh --prefix "$work/usr" --libumem 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
 export PKG_CONFIG_PATH=$work/usr/lib/pkgconfig
-cat >"$work/program.c" <<'PROGRAM'
-#include <uma/linux/slab.h>
-
-int main(void)
-{
-	struct kmem_cache *cache = kmem_cache_create("installed", 64, 0, SLAB_PANIC, NULL);
-	void *object = kmem_cache_alloc(cache, GFP_KERNEL);
-
-	kmem_cache_free(cache, object);
-	kmem_cache_destroy(cache);
-	return object == NULL;
-}
-PROGRAM
+program=uma-kmem-compat/examples/driver.c
 read -ra flags < <(pkg-config --cflags --libs uma_kmem_compat)
-gcc -std=c11 -Wall -Wextra -Werror "$work/program.c" -o "$work/shared" "${flags[@]}"
+gcc -std=c11 -Wall -Wextra -Werror -I"$work/usr/include/uma" "$program" -o "$work/shared" "${flags[@]}"
 LD_LIBRARY_PATH=$work/usr/lib "$work/shared"
 readelf --wide --dynamic "$work/shared" | grep -q 'NEEDED.*libuma_kmem_compat\.so\.[0-9]' || {
     echo "install.sh: the program does not ask for the library by its version" >&2
     exit 1
 }
 read -ra flags < <(pkg-config --cflags --libs --static uma_kmem_compat | sed 's/-luma_kmem_compat/-l:libuma_kmem_compat.a/')
-gcc -std=c11 -Wall -Wextra -Werror "$work/program.c" -o "$work/static" "${flags[@]}"
+gcc -std=c11 -Wall -Wextra -Werror -I"$work/usr/include/uma" "$program" -o "$work/static" "${flags[@]}"
 "$work/static"
 # A program for libumem, which knows nothing of this library.
 cat >"$work/umem.c" <<'PROGRAM'
