@@ -13,9 +13,8 @@
 //! installs a bucket looks at the size afterwards. One of the two finds a bucket that is too large.
 
 use lock_api::RawMutex;
-use uma_core::{AllocError, Item, ItemSource, Metadata, Reclaim};
+use uma_core::{ItemSource, Metadata, Reclaim};
 
-use crate::bucket::Traffic;
 use crate::sync::Ordering;
 use crate::{BucketCache, PerCpu};
 
@@ -93,26 +92,5 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             let Some(full) = full else { return };
             self.spill(full).delete_in(&self.metadata);
         }
-    }
-
-    /// Takes one item past the buckets by `fetch`, which is given the source below and what makes this cache
-    /// give back all it holds, and counts it as an allocation: for callers that wait for the source in a way
-    /// of their own.
-    ///
-    /// # Errors
-    ///
-    /// That of `fetch`.
-    ///
-    /// # Safety
-    ///
-    /// The item that `fetch` returns came from the source, or from a source below it in a way that the source
-    /// knows of, and is the caller's.
-    pub unsafe fn alloc_past(
-        &self,
-        fetch: impl FnOnce(&S, &mut dyn FnMut()) -> Result<Item, AllocError>,
-    ) -> Result<Item, AllocError> {
-        let item = fetch(&self.source, &mut || self.flush())?;
-        self.count(Traffic { allocs: 1, frees: 0 });
-        Ok(item)
     }
 }

@@ -25,13 +25,20 @@
 //! `count <= capacity`; the first `count` items are initialised and owned by the bucket; only the
 //! bucket's owner (the CPU whose slot points to it, or the thread that took it out) touches it.
 
+mod list;
+mod sizes;
+
 use core::alloc::Layout;
 use core::mem::MaybeUninit;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
 use uma_core::{Item, Metadata, Request};
 
 use crate::sync::{UnsafeCell, never_written};
+
+pub(crate) use list::List;
+pub(crate) use sizes::next_capacity;
+pub use sizes::{MAX_CAPACITY, capacity_for};
 
 const COUNT: u64 = 0xffff;
 const ONE_ALLOC: u64 = 1 << 16;
@@ -366,90 +373,13 @@ impl Owned {
     }
 }
 
-/// Buckets in a list, linked through their header words.
-pub(crate) struct List {
-    first: *mut Bucket,
-    len: usize,
-    items: usize,
-}
-
-// SAFETY: the list owns its buckets, and owners may be any thread.
-unsafe impl Send for List {}
-
-impl List {
-    pub(crate) const fn new() -> Self {
-        Self { first: ptr::null_mut(), len: 0, items: 0 }
-    }
-
-    pub(crate) const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Items in all the buckets.
-    pub(crate) const fn items(&self) -> usize {
-        self.items
-    }
-
-    /// Puts a harvested bucket in front.
-    pub(crate) fn push(&mut self, bucket: Owned) {
-        debug_assert!(!bucket.is_none() && bucket.header() >> 16 == 0, "harvest first");
-        debug_assert!(bucket.base() == bucket.count());
-        self.len += 1;
-        self.items += usize::from(bucket.count());
-        let raw = bucket.into_raw();
-        // SAFETY: we own the bucket; its count is kept in `base`.
-        unsafe { *raw.as_ref().word.get() = Word { link: self.first } };
-        self.first = raw.as_ptr();
-    }
-
-    /// Takes the first bucket.
-    pub(crate) fn pop(&mut self) -> Option<Owned> {
-        let raw = NonNull::new(self.first)?;
-        // SAFETY: the list owns the bucket, and its word holds the link.
-        self.first = unsafe { (*raw.as_ref().word.get()).link };
-        // SAFETY: the bucket left the list, so it is ours alone.
-        let mut bucket = unsafe { Owned::from_raw(raw) };
-        bucket.set_header(u64::from(bucket.base()));
-        self.len -= 1;
-        self.items -= usize::from(bucket.count());
-        Some(bucket)
-    }
-}
-
-/// Bucket sizes and the largest item that starts with each: FreeBSD's bucket zones, whose memory
-/// fills powers of two from 30 on.
-const SIZES: [(u16, usize); 8] =
-    [(254, 64), (126, 128), (62, 256), (30, 512), (16, 1024), (8, 2048), (4, 3072), (2, 4096)];
-
-/// The largest bucket, in items.
-pub const MAX_CAPACITY: u16 = SIZES[0].0;
-
-/// How many items of `size` bytes a bucket starts with: many small ones, few large ones, and none
-/// above 64 KiB, where a cached item costs more than it saves.
-pub const fn capacity_for(size: usize) -> u16 {
-    let mut at = 0;
-    while at < SIZES.len() {
-        if size <= SIZES[at].1 {
-            return SIZES[at].0;
-        }
-        at += 1;
-    }
-    if size <= 64 << 10 { 1 } else { 0 }
-}
-
-/// The bucket size after this one, for buckets that grow.
-pub(crate) fn next_capacity(capacity: u16) -> u16 {
-    let larger = SIZES.iter().rev().map(|&(size, _)| size).find(|&size| size > capacity);
-    larger.unwrap_or(MAX_CAPACITY)
-}
-
-// Loom's cells exist only in a model.
-#[cfg(all(test, not(loom)))]
+// A model checker's cells exist only in a model.
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use std::boxed::Box;
 
-    struct Heap;
+    pub(super) struct Heap;
 
     // SAFETY: the global allocator keeps the same promises for non-zero layouts.
     unsafe impl Metadata for Heap {
@@ -463,11 +393,11 @@ mod tests {
         }
     }
 
-    fn item() -> Item {
+    pub(super) fn item() -> Item {
         Item::new(NonNull::from(Box::leak(Box::new(0u8))))
     }
 
-    fn free(item: Item) {
+    pub(super) fn free(item: Item) {
         // SAFETY: `item()` leaked it.
         drop(unsafe { Box::from_raw(item.as_ptr()) });
     }
@@ -517,38 +447,5 @@ mod tests {
         }
         assert!(Owned::none().is_none());
         free(one);
-    }
-
-    #[test]
-    fn lists_keep_counts() {
-        let mut list = List::new();
-        let one = item();
-        let mut full = Owned::new_in(&Heap, 2, Request::NOWAIT).unwrap();
-        // SAFETY: the item is ours.
-        assert!(unsafe { full.push(one) });
-        let _ = full.harvest();
-        list.push(full);
-        list.push(Owned::new_in(&Heap, 2, Request::NOWAIT).unwrap());
-        assert_eq!((list.len(), list.items()), (2, 1));
-        list.pop().unwrap().delete_in(&Heap);
-        let mut full = list.pop().unwrap();
-        assert_eq!((list.len(), list.items(), full.count()), (0, 0, 1));
-        assert!(list.pop().is_none());
-        assert_eq!(full.pop(), Some(one));
-        let _ = full.harvest();
-        full.delete_in(&Heap);
-        free(one);
-    }
-
-    #[test]
-    fn sizes_follow_the_table() {
-        assert_eq!(
-            [1, 64, 65, 128, 512, 1024, 4096, 4097, 65536, 65537].map(capacity_for),
-            [254, 254, 126, 126, 30, 16, 2, 1, 1, 0]
-        );
-        // With its header of two words a bucket of 30, 62, 126 or 254 fills a power of two.
-        for capacity in [30, 62, 126, 254] {
-            assert!(Bucket::layout(capacity).size().is_power_of_two());
-        }
     }
 }

@@ -10,7 +10,7 @@ use lock_api::RawMutex;
 use uma_core::{AllocError, Item, ItemSource, Metadata, Request};
 
 use crate::bucket::Traffic;
-use crate::slow::{Busy, Taken, Underway};
+use crate::hand::{Busy, Taken, Underway};
 use crate::{BucketCache, PerCpu, Which};
 
 impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M> {

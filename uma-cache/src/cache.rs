@@ -7,9 +7,10 @@ use core::ptr;
 use lock_api::RawMutex;
 use uma_core::{AllocError, Item, ItemSource, Metadata, Process, Reclaim, Request, Stats};
 
-use crate::bucket::{MAX_CAPACITY, Owned, capacity_for};
+use crate::bucket::{MAX_CAPACITY, Owned, Traffic, capacity_for};
 use crate::depot::Depot;
-use crate::slow::{Busy, PATIENCE};
+use crate::hand::Busy;
+use crate::slow::PATIENCE;
 use crate::sync::{
     AtomicBool, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering,
     const_unless_modelled,
@@ -188,6 +189,27 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
     pub unsafe fn free_cached(&self, item: Item) -> Result<(), Item> {
         // SAFETY: the caller gives the item up; if it is not taken, it is the caller's again.
         if unsafe { self.percpu.push(self.slots(), item) } { Ok(()) } else { Err(item) }
+    }
+
+    /// Takes one item past the buckets by `fetch`, which is given the source below and what makes this cache
+    /// give back all it holds, and counts it as an allocation: for callers that wait for the source in a way
+    /// of their own.
+    ///
+    /// # Errors
+    ///
+    /// That of `fetch`.
+    ///
+    /// # Safety
+    ///
+    /// The item that `fetch` returns came from the source, or from a source below it in a way that the source
+    /// knows of, and is the caller's.
+    pub unsafe fn alloc_past(
+        &self,
+        fetch: impl FnOnce(&S, &mut dyn FnMut()) -> Result<Item, AllocError>,
+    ) -> Result<Item, AllocError> {
+        let item = fetch(&self.source, &mut || self.flush())?;
+        self.count(Traffic { allocs: 1, frees: 0 });
+        Ok(item)
     }
 
     /// The slots: none before the first slow path, one per CPU after it.

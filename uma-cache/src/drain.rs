@@ -9,7 +9,7 @@ use lock_api::RawMutex;
 use uma_core::{ItemSource, Metadata, Reclaim, Stats};
 
 use crate::bucket::{Bucket, Owned};
-use crate::slow::{Busy, Underway};
+use crate::hand::{Busy, Underway};
 use crate::sync::Ordering;
 use crate::{BucketCache, PerCpu, Which};
 

@@ -55,6 +55,7 @@ mod depot;
 mod drain;
 #[cfg(not(any(loom, shuttle)))]
 mod front;
+mod hand;
 mod locks;
 mod percpu;
 mod pinned;

@@ -16,9 +16,9 @@
 //! ```
 //!
 //! Leave a layer out and the rest still works; share the lower part by reference and two zones
-//! stand on one keg. This crate holds the traits and the three layers that need nothing else. It
+//! stand on one keg. This crate holds the traits and the layers that need nothing else. It
 //! needs neither `std` nor `alloc`, knows no page supplier and no cache, and every constructor is a
-//! `const fn`, so a whole stack can be a `static`.
+//! `const fn`, so a whole stack can be a `static` (`uma/examples/kernel.rs` of the repository has one).
 //!
 //! # The traits
 //!
@@ -31,6 +31,17 @@
 //! | [`Hooks`] | init, fini, ctor, dtor | the user of a zone |
 //! | [`Sleep`] | how a caller waits at a limit | `uma` (threads), [`Spin`], [`NoSleep`] |
 //!
+//! # The layers
+//!
+//! | adaptor of sources | what it does |
+//! |---|---|
+//! | [`Zone`] | a name; ctor and dtor at every use |
+//! | [`Constructed`] | init and fini, once per stay |
+//! | [`Limited`] | at most N items, and callers that wait |
+//! | [`Grouped`] | counts in a [`LimitGroup`]: a limit in bytes over several sources |
+//! | [`Shared`] | one source under several stacks |
+//! | [`FnSource`] | no adaptor, but a source: two functions |
+//!
 //! # Suppliers of suppliers
 //!
 //! | adaptor of page suppliers | what it does |
@@ -42,10 +53,11 @@
 //!
 //! # The rule about locks
 //!
-//! No hook, supplier call or wake-up ever runs while a lock of this family is held. Lock order, for
-//! the whole family: cache slot, then nothing; depot, then nothing; keg, then nothing; limit queue,
-//! then nothing. Each lock is a leaf, but while the process is being copied ([`ItemSource::prefork`]),
-//! when all are held at once.
+//! No hook, supplier call or wake-up ever runs while a lock of this family is held. The locks are those of
+//! CPU slots, depots, kegs, queues at limits and lists of members, and each is a leaf: while it is held no other is
+//! taken. There are two exceptions. A cache that takes buckets out of slots holds a lock of its own meanwhile,
+//! under which it takes those of slots and of the depot, one at a time. And while the process is being copied
+//! ([`ItemSource::prefork`]) all are held at once, taken from the top of a stack down.
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -32,7 +32,6 @@
 //!    because they are aligned like the next one, which suppliers find harder to pack.
 //! 4. Else whichever of all these wastes least; and where fewer than four items fit in 64 KiB, also
 //!    compared with powers of two that hold up to eight items.
-//!
 //! 5. If that is an inside header in a slab of several pages, of items of a sixteenth of a page or more,
 //!    and there is no bound on slabs, it goes outside after all where the slab then wastes at most 1 %,
 //!    or no more than before. Inside it would keep a page from being given back that most likely has no
@@ -130,7 +129,8 @@ impl SlabLayout {
     ///   [`ConfigFault::ZeroSize`] for none;
     /// - [`ConfigFault::BadAlign`] for a page size that is not a power of two from 64 bytes to 2 MiB;
     /// - [`ConfigFault::NeedsFeature`] for items that may not be touched or headers kept outside, without `hashbrown`;
-    /// - [`ConfigFault::NoMemory`] for those if `config` does not allow headers outside either.
+    /// - [`ConfigFault::Conflict`] for items that may not be touched if `config` does not allow headers outside,
+    ///   as that of [`Keg::new`](crate::Keg::new) does not.
     pub const fn new(item: Layout, config: SlabConfig) -> Result<Self, ConfigFault> {
         if item.size() == 0 {
             return Err(ConfigFault::ZeroSize);
@@ -150,7 +150,9 @@ impl SlabLayout {
             return Err(ConfigFault::NeedsFeature("hashbrown"));
         }
         if no_inside && !config.outside {
-            return Err(ConfigFault::NoMemory);
+            // Who keeps headers outside allows it as well, so it is the other wish.
+            let untouched = "items that may not be touched";
+            return Err(ConfigFault::Conflict("headers inside slabs", untouched));
         }
         // Neither overflows: the size is at most 1 GiB and the alignment at most 2 MiB.
         let mut stride = item.size().next_multiple_of(item.align());

@@ -61,6 +61,7 @@ mod no_metadata;
 mod secret;
 mod slab;
 mod state;
+mod supply;
 mod sync;
 mod walk;
 

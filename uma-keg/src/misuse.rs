@@ -15,6 +15,9 @@ pub(crate) enum Fault {
     DoubleFree,
 }
 
+/// Where to go from here: `uma` reads the variable, and whoever puts layers together has `uma-debug`.
+const HINT: &str = "; a zone that checks, as with UMA_DEBUG=debug, says who did it";
+
 /// An item that was not taken back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Misuse {
@@ -24,9 +27,12 @@ pub(crate) struct Misuse {
 
 impl Misuse {
     /// Ends the call with a panic that says what is wrong. Not under the lock.
+    ///
+    /// It comes when the item reaches its slab, which may be long after the free and on another thread; so it
+    /// says how to find that.
     #[cold]
     pub(crate) fn report(self, size: usize) -> ! {
-        panic!("uma-keg: {self} ({size}-byte items)")
+        panic!("uma-keg: {self} ({size}-byte items){HINT}")
     }
 }
 

@@ -48,7 +48,7 @@ fn fault(wish: &Layouts) -> Option<ConfigFault> {
     } else if !page.is_power_of_two() || !(64..=2 << 20).contains(&page) {
         Some(ConfigFault::BadAlign)
     } else if wish.no_touch && !wish.outside {
-        Some(ConfigFault::NoMemory)
+        Some(ConfigFault::Conflict("headers inside slabs", "items that may not be touched"))
     } else {
         None
     }
