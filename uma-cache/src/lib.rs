@@ -40,6 +40,20 @@
 //! depot or back. Under it he passes the fence, which with [`CpuLocks`] takes the lock of each slot for a
 //! moment, and takes the depot's lock. Those two are leaves: under the depot's only bucket lists are linked. The
 //! source, its hooks and the metadata supplier are called with no lock held.
+//!
+//! # Ways to a CPU's slot
+//!
+//! | [`PerCpu`] | for | a hit costs |
+//! |---|---|---|
+//! | `Rseq` | processes on Linux: x86-64, glibc 2.35 or later | a few instructions, none of them atomic |
+//! | [`Pinned`] | kernels, which can forbid preemption for a moment | the same, between forbidding and allowing it |
+//! | [`CpuLocks`] | everything else | two atomic exchanges on a line of the CPU's own |
+//!
+//! # Features
+//!
+//! None is on by default; the crate needs neither `std` nor `alloc`.
+//!
+//! - `rseq`: `Rseq`. It links the C library, for its area of restartable sequences and for system calls.
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

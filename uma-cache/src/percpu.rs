@@ -134,6 +134,22 @@ unsafe impl<C: PerCpu + ?Sized> PerCpu for &C {
         unsafe { (**self).push(slots, item) }
     }
 
+    fn short(&self) -> usize {
+        (**self).short()
+    }
+
+    #[inline(always)]
+    unsafe fn pop_inline(&self, short: NonZeroUsize, slots: Slots<'_>) -> Option<Item> {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { (**self).pop_inline(short, slots) }
+    }
+
+    #[inline(always)]
+    unsafe fn push_inline(&self, short: NonZeroUsize, slots: Slots<'_>, item: Item) -> bool {
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { (**self).push_inline(short, slots, item) }
+    }
+
     fn swap(&self, slots: Slots<'_>, which: Which, new: Owned) -> Result<Owned, Owned> {
         (**self).swap(slots, which, new)
     }

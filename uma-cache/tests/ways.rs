@@ -85,7 +85,11 @@ fn sequences() {
     let cpus = cpus.trim().rsplit('-').next().unwrap().parse::<usize>().unwrap() + 1;
     match uma_cache::Rseq::available(cpus) {
         // The thread may be moved to another CPU at any time.
-        Some(ways) => around(ways, false),
+        Some(ways) => {
+            around(ways, false);
+            around::<&uma_cache::Rseq>(&ways, false);
+            assert_eq!(PerCpu::short(&&ways), ways.short(), "it is as short by reference");
+        }
         None => println!("NOT RUN: there are no restartable sequences here"),
     }
     // Slots for no CPU at all: nothing can be had.
