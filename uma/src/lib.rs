@@ -45,13 +45,19 @@
 //! | your own surroundings (a kernel, a test) | [`Platform`] |
 //! | your own stack of layers | the crates [`core`], [`keg`], [`cache`] |
 //!
+//! Whole programs are in the repository: `uma/examples/server.rs` with a test in which memory runs out,
+//! `uma/examples/kernel.rs` with a platform and a stack of its own, and `uma/examples/wordindex`.
+//!
 //! # Features
 //!
-//! `std` (default): the platform [`Host`], [`stat`], [`reclaim`]. Without it the crate is `no_std`, needs
-//! no allocator, and zones name their platform. `hashbrown` (on with `std`): slabs with headers outside,
-//! for items that fill pages exactly. `tracing`: events of zones made, destroyed (with items in use, as an
-//! error), reclaimed, of limits that they warn of, and of allocations that failed; never from a hit, never under
-//! a lock. `async`: waiting at a limit as a task (`Zone::alloc_async` and its like), with any executor.
+//! | feature | adds |
+//! |---|---|
+//! | `std` (default) | the platform [`Host`], [`stat`], [`reclaim`]. Without it the crate is `no_std`, needs no allocator, and zones name their [`Platform`] |
+//! | `hashbrown` (with `std`) | slabs with headers outside, for items that fill pages exactly, and for tiers that want them there |
+//! | `async` | waiting at a limit as a task (`Zone::alloc_async` and its like), with any executor |
+//! | `tracing` | events of zones made, destroyed (with items in use, as an error), reclaimed, of limits that they warn of, and of allocations that failed; never from a hit, never under a lock |
+//! | `backtrace` | reports of misuse and lists of leaks name the functions that allocated and freed an item |
+//! | `asan` | AddressSanitizer learns which items are free, in a program that is built with it |
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

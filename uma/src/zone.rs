@@ -1,22 +1,22 @@
 //! Zones of a Rust type: each item holds one value.
 
+mod boxed;
+mod builder;
+
 use core::alloc::Layout;
-use core::borrow::{Borrow, BorrowMut};
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::{ManuallyDrop, needs_drop};
 use core::num::NonZeroU64;
-use core::ops::{Deref, DerefMut};
-use core::pin::Pin;
 use core::ptr::NonNull;
 use core::time::Duration;
 
-use uma_core::{ConfigError, Deadline, Item, Name, NoHooks, Reclaim, Request, Stats};
+use uma_core::{Deadline, Item, Name, NoHooks, Reclaim, Request, Stats};
 
-use uma_debug::{Hardening, Report, Verdict};
+pub use boxed::ZoneBox;
+pub use builder::ZoneBuilder;
 
 use crate::raw::{Config, OwnSlabs, RawZone, RawZoneBuilder};
-use crate::{AtLimit, DefaultPlatform, GroupIn, Platform, Rejected, ZoneError};
+use crate::{DefaultPlatform, Platform, Rejected, ZoneError};
 
 /// The layout of an item that holds a `T`. Values without a size take a byte, so that each has an
 /// address of its own.
@@ -84,13 +84,6 @@ pub(crate) const fn item_of<T>() -> Layout {
 /// ```
 pub struct Zone<T, P: Platform = DefaultPlatform> {
     raw: RawZone<P, NoHooks>,
-    values: PhantomData<fn() -> T>,
-}
-
-/// Describes a [`Zone`].
-#[must_use = "a builder makes nothing until `build`"]
-pub struct ZoneBuilder<T, P: Platform = DefaultPlatform> {
-    raw: RawZoneBuilder<P, NoHooks>,
     values: PhantomData<fn() -> T>,
 }
 
@@ -300,218 +293,8 @@ impl<T, P: Platform> Drop for Room<'_, T, P> {
     }
 }
 
-impl<T, P: Platform> ZoneBuilder<T, P> {
-    /// At most so many values may exist at once. [`Zone::alloc`] waits there.
-    pub const fn max_items(self, items: u64) -> Self {
-        Self { raw: self.raw_parts().max_items(items), values: PhantomData }
-    }
-
-    /// All memory for so many values is had when the zone is made, and never more. See
-    /// [`RawZoneBuilder::backing`].
-    pub const fn backing(self, items: u64) -> Self {
-        Self { raw: self.raw_parts().backing(items), values: PhantomData }
-    }
-
-    /// At most so many free items are cached. See [`RawZoneBuilder::max_cached`].
-    pub const fn max_cached(self, items: u64) -> Self {
-        Self { raw: self.raw_parts().max_cached(items), values: PhantomData }
-    }
-
-    /// Counts the zone's items in a group. See [`RawZoneBuilder::group`].
-    pub const fn group(self, group: &'static GroupIn<P>) -> Self
-    where
-        P: 'static,
-    {
-        Self { raw: self.raw_parts().group(group), values: PhantomData }
-    }
-
-    /// Warns when the limit is reached. See [`RawZoneBuilder::warning`].
-    pub const fn warning(self, text: &'static str) -> Self {
-        Self { raw: self.raw_parts().warning(text), values: PhantomData }
-    }
-
-    /// The least time from one warning to the next.
-    pub const fn warning_interval(self, interval: Duration) -> Self {
-        Self { raw: self.raw_parts().warning_interval(interval), values: PhantomData }
-    }
-
-    /// Calls back when the limit is reached. See [`RawZoneBuilder::maxaction`].
-    pub const fn maxaction(self, action: &'static (dyn Fn(AtLimit) + Send + Sync)) -> Self {
-        Self { raw: self.raw_parts().maxaction(action), values: PhantomData }
-    }
-
-    /// So many items to a bucket; 0 caches nothing. Otherwise chosen by size.
-    pub const fn bucket(self, items: u16) -> Self {
-        Self { raw: self.raw_parts().bucket(items), values: PhantomData }
-    }
-
-    /// How much is checked. Otherwise the platform says (see [`Platform::hardening`]).
-    pub const fn hardening(self, hardening: Hardening) -> Self {
-        Self { raw: self.raw_parts().hardening(hardening), values: PhantomData }
-    }
-
-    /// Who is told of misuse (see [`RawZoneBuilder::on_misuse`]).
-    pub const fn on_misuse(self, on_misuse: fn(&Report<'_>) -> Verdict) -> Self {
-        Self { raw: self.raw_parts().on_misuse(on_misuse), values: PhantomData }
-    }
-
-    /// Makes the zone and lists it.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the description, or that there was no memory.
-    pub fn build(self) -> Result<Zone<T, P>, ConfigError> {
-        Ok(Zone { raw: self.raw.build()?, values: PhantomData })
-    }
-
-    const fn raw_parts(self) -> RawZoneBuilder<P, NoHooks> {
-        // A const fn cannot drop `self`, so the one field is read out.
-        let this = ManuallyDrop::new(self);
-        // SAFETY: `ManuallyDrop` is `repr(transparent)`; the field is read once, `this` never dropped.
-        unsafe { (&raw const (*(&raw const this).cast::<Self>()).raw).read() }
-    }
-}
-
 impl<T, P: Platform> fmt::Debug for Zone<T, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Zone").field(&self.raw).finish()
     }
 }
-
-impl<T, P: Platform> fmt::Debug for ZoneBuilder<T, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ZoneBuilder").field(&self.raw.config).finish()
-    }
-}
-
-/// A value in an item of a zone: a `Box` whose memory goes back to that zone.
-///
-/// It borrows the zone, so the compiler sees to it that a zone outlives its values: see
-/// [`Zone`](Zone#how-long-values-live).
-pub struct ZoneBox<'z, T, P: Platform = DefaultPlatform> {
-    pointer: NonNull<T>,
-    zone: &'z Zone<T, P>,
-    owns: PhantomData<T>,
-}
-
-// SAFETY: a box owns its value, and its zone may be used from any thread.
-unsafe impl<T: Send, P: Platform> Send for ZoneBox<'_, T, P> {}
-// SAFETY: `&ZoneBox` gives `&T` and `&Zone`.
-unsafe impl<T: Sync, P: Platform> Sync for ZoneBox<'_, T, P> {}
-
-impl<'z, T, P: Platform> ZoneBox<'z, T, P> {
-    /// The zone that the memory goes back to.
-    pub const fn zone(this: &Self) -> &'z Zone<T, P> {
-        this.zone
-    }
-
-    /// Takes the value out, and gives the item back.
-    pub fn into_inner(this: Self) -> T {
-        let this = ManuallyDrop::new(this);
-        let _room = Room { zone: this.zone, item: Item::new(this.pointer.cast()) };
-        // SAFETY: the box owned a valid value and will not be dropped.
-        unsafe { this.pointer.read() }
-    }
-
-    /// The bare pointer, to keep in a structure of your own. See [`Zone::box_from_raw`].
-    #[must_use = "a box that is not made again leaks its item"]
-    pub fn into_raw(this: Self) -> NonNull<T> {
-        ManuallyDrop::new(this).pointer
-    }
-
-    /// A reference for as long as the zone lives. The item is not freed: the zone reports it when it
-    /// is dropped.
-    pub fn leak(this: Self) -> &'z mut T {
-        let mut pointer = Self::into_raw(this);
-        // SAFETY: the value is valid and nobody else has it; its memory lives as long as the zone.
-        unsafe { pointer.as_mut() }
-    }
-
-    /// The same box, with the promise that the value will not move.
-    pub fn into_pin(this: Self) -> Pin<Self> {
-        // SAFETY: the value stays in its item until it is dropped there: neither moving the box nor
-        // the zone moves it, and `into_inner` cannot be called on a `Pin` of a value that minds.
-        unsafe { Pin::new_unchecked(this) }
-    }
-}
-
-impl<T, P: Platform> Drop for ZoneBox<'_, T, P> {
-    #[inline]
-    fn drop(&mut self) {
-        let item = Item::new(self.pointer.cast());
-        if needs_drop::<T>() {
-            // The item goes back after the value is dropped, also if that panics.
-            let _room = Room { zone: self.zone, item };
-            // SAFETY: the box owns a valid value, and this is its end.
-            unsafe { self.pointer.drop_in_place() };
-        } else {
-            // SAFETY: the item came from this zone, and the value needs no farewell.
-            unsafe { self.zone.raw.free(item) };
-        }
-    }
-}
-
-impl<T, P: Platform> Deref for ZoneBox<'_, T, P> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // SAFETY: the box owns a valid value.
-        unsafe { self.pointer.as_ref() }
-    }
-}
-
-impl<T, P: Platform> DerefMut for ZoneBox<'_, T, P> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the box owns a valid value.
-        unsafe { self.pointer.as_mut() }
-    }
-}
-
-impl<T, P: Platform> AsRef<T> for ZoneBox<'_, T, P> {
-    fn as_ref(&self) -> &T {
-        self
-    }
-}
-
-impl<T, P: Platform> AsMut<T> for ZoneBox<'_, T, P> {
-    fn as_mut(&mut self) -> &mut T {
-        self
-    }
-}
-
-impl<T, P: Platform> Borrow<T> for ZoneBox<'_, T, P> {
-    fn borrow(&self) -> &T {
-        self
-    }
-}
-
-impl<T, P: Platform> BorrowMut<T> for ZoneBox<'_, T, P> {
-    fn borrow_mut(&mut self) -> &mut T {
-        self
-    }
-}
-
-/// The value has its own place: moving the box does not move it.
-impl<T, P: Platform> Unpin for ZoneBox<'_, T, P> {}
-
-impl<T: fmt::Debug, P: Platform> fmt::Debug for ZoneBox<'_, T, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl<T: fmt::Display, P: Platform> fmt::Display for ZoneBox<'_, T, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl<T: PartialEq, P: Platform> PartialEq for ZoneBox<'_, T, P> {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl<T: Eq, P: Platform> Eq for ZoneBox<'_, T, P> {}
