@@ -330,6 +330,36 @@ fn it_cannot_be_unloaded() {
         .unwrap_or_else(|error| panic!("{error}"));
 }
 
+/// What sources of a system include, where they look for it. docs/compat.md has the same.
+#[test]
+fn headers_by_the_names_of_each_system() {
+    let all = [
+        ("uma/solaris", "<sys/kmem.h> <sys/vmem.h> <sys/ddi.h> <sys/sunddi.h>"),
+        ("", "<umem.h>"),
+        ("uma", "<linux/slab.h> <linux/mempool.h> <linux/gfp.h>"),
+        ("uma/netbsd", "<sys/pool.h> <sys/kmem.h> <sys/vmem.h> <uvm/uvm_extern.h>"),
+        ("uma/freebsd", "<vm/uma.h> <sys/malloc.h> <sys/smr.h>"),
+    ];
+    let page = std::fs::read_to_string(Path::new(HERE).join("../docs/compat.md")).unwrap();
+    for (folder, headers) in all {
+        let listed = format!("`{}`", headers.replace(' ', "`, `"));
+        assert!(page.contains(&listed), "docs/compat.md does not say that there is {headers}");
+        if !has("gcc") {
+            say("NOT RUN: headers by the names of each system, because there is no gcc");
+            continue;
+        }
+        let text: String =
+            headers.split(' ').map(|header| format!("#include {header}\n")).collect();
+        let file = work().join(format!("own-names-{}.c", folder.replace('/', "-")));
+        std::fs::write(&file, text + "int uma_;\n").unwrap();
+        let include = Path::new(HERE).join("include");
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-std=c11", "-fsyntax-only", "-I"]).arg(include.join(folder)).arg("-I");
+        gcc.arg(&include).args(WARNINGS).arg(&file);
+        outcome(&format!("gcc {headers}"), gcc.output()).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
 #[test]
 fn headers_alone() {
     let headers = files(&Path::new(HERE).join("include"), "h");

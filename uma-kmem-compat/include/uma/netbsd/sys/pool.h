@@ -1,0 +1,2 @@
+/* Where sources of NetBSD look for it, with -I<prefix>/include/uma/netbsd. */
+#include <uma/netbsd/pool.h>
