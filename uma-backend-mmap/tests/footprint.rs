@@ -10,11 +10,12 @@ use uma_core::{PageRun, PageSupplier, Request};
 const MIB: usize = 1 << 20;
 const KIB: usize = 1 << 10;
 
-/// Pages resident, by the second figure of `statm`.
+/// Bytes resident but for what is mapped from files: exactly, unlike the figures in `statm`, of which every CPU may keep
+/// a part to itself.
 fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * MmapPages::new().page_size()
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * KIB
 }
 
 fn mappings() -> usize {

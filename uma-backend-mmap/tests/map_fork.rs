@@ -104,7 +104,7 @@ fn slow() -> &'static Slow {
 fn until(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it never came about");
+        assert!(start.elapsed() < Duration::from_secs(100), "it never came about");
         thread::yield_now();
     }
 }
@@ -266,7 +266,7 @@ fn status_of_a_copy(map: &Map<OneWord>, mine: NonNull<u8>) -> libc::c_int {
     if copy == 0 {
         // SAFETY: as above; it ends here.
         unsafe {
-            libc::alarm(20);
+            libc::alarm(100);
             libc::_exit(work_of_a_copy(map, mine).err().unwrap_or(0));
         }
     }

@@ -3,11 +3,11 @@
 mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::logged::{Logged, base_of, check_pages, keg, one_slab, spare};
-use common::{Lock, give, stats, take, take_all};
+use common::{Lock, count_locks, give, stats, take, take_all};
 use uma_core::{AllocError, Item, ItemSource, PageError, Reclaim, Request};
 use uma_keg::Keg;
 use uma_testkit::{Rng, token};
@@ -101,6 +101,7 @@ fn no_pages_while_a_slab_is_away() {
 /// What a fork copies has every slab in its place.
 #[test]
 fn a_fork_waits_for_the_slab_that_is_away_and_for_no_more() {
+    static LOOKED: AtomicU64 = AtomicU64::new(0);
     let pages = Logged::new();
     let keg = keg(&pages, 200);
     let mut items = take_all(&keg, 40 * keg.slab_layout().items());
@@ -113,6 +114,7 @@ fn a_fork_waits_for_the_slab_that_is_away_and_for_no_more() {
         let mut forking = None;
         pages.during_drain(&keg, || {
             forking = Some(scope.spawn(|| {
+                count_locks(&LOOKED);
                 keg.prefork();
                 let calls = pages.log.lock().unwrap().len();
                 std::thread::sleep(Duration::from_millis(20));
@@ -121,8 +123,11 @@ fn a_fork_waits_for_the_slab_that_is_away_and_for_no_more() {
                 unsafe { keg.postfork(uma_core::Process::Original) };
                 calls
             }));
-            std::thread::sleep(Duration::from_millis(20));
-            assert!(!forking.as_ref().unwrap().is_finished());
+            // It has said that it wants to fork, and seen that a slab is away.
+            while LOOKED.load(Ordering::SeqCst) < 2 {
+                assert!(!forking.as_ref().unwrap().is_finished());
+                std::thread::yield_now();
+            }
             assert_eq!(pages.log.lock().unwrap().len(), 1);
         });
         let calls = forking.unwrap().join().unwrap();

@@ -111,7 +111,7 @@ fn output_within(command: &mut Command, patience: Duration) -> std::io::Result<O
 /// How long a program may take. Most are done within a second, but machines may be slow and busy.
 fn patience(valgrind: bool) -> Duration {
     let wish = std::env::var("UMA_TEST_SECONDS").ok().and_then(|wish| wish.parse().ok());
-    Duration::from_secs(if valgrind { 900 } else { 180 } + wish.unwrap_or(0))
+    Duration::from_secs(if valgrind { 1800 } else { 600 } + wish.unwrap_or(0))
 }
 
 /// Does `job` for each, on a few threads, and returns what failed.

@@ -154,7 +154,7 @@ fn a_cache_that_is_scanned_can_be_destroyed() {
 }
 
 fn until(condition: impl Fn() -> bool) {
-    for _ in 0..20_000 {
+    for _ in 0..100_000 {
         if condition() {
             return;
         }

@@ -20,7 +20,7 @@ unsafe fn fork(_: *mut (), _: Item) {
         PID.store(unsafe { libc::fork() }, Ordering::Relaxed);
         if PID.load(Ordering::Relaxed) == 0 {
             // SAFETY: asks for a signal that ends a copy which waits for ever.
-            unsafe { libc::alarm(10) };
+            unsafe { libc::alarm(100) };
         }
     }
 }

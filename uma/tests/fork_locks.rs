@@ -98,7 +98,7 @@ fn locks_above_the_engine_and_below() {
             let child = unsafe { libc::fork() };
             if child == 0 {
                 // SAFETY: a signal ends a copy that waits for ever.
-                unsafe { libc::alarm(60) };
+                unsafe { libc::alarm(100) };
                 let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(use_both)).is_ok();
                 // SAFETY: ends the copy.
                 unsafe { libc::_exit(i32::from(!fine)) };

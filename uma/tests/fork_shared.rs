@@ -122,7 +122,7 @@ fn fork_under_load() {
             assert!(child >= 0, "no process");
             if child == 0 {
                 // SAFETY: a child that hangs is killed by the alarm, and noticed by the parent.
-                unsafe { libc::alarm(20) };
+                unsafe { libc::alarm(100) };
                 let before = used();
                 work(7);
                 uma::reclaim(Reclaim::DrainCpu);

@@ -19,7 +19,7 @@ fn in_a_copy(child: impl FnOnce()) -> i32 {
     match unsafe { libc::fork() } {
         -1 => panic!("fork: {}", std::io::Error::last_os_error()),
         0 => {
-            soon(10);
+            soon(100);
             child();
             // SAFETY: ends the copy.
             unsafe { libc::_exit(0) }

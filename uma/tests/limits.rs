@@ -339,7 +339,7 @@ fn fork() {
         assert!(child >= 0, "no process");
         if child == 0 {
             // SAFETY: a child that hangs is killed by the alarm, and noticed by the parent.
-            unsafe { libc::alarm(20) };
+            unsafe { libc::alarm(100) };
             let full = a.try_alloc([2; 64]).is_err() && !b.exhausted();
             drop(held.pop());
             let fine = full && b.try_alloc([3; 64]).is_ok() && a.alloc([4; 64]).is_ok();
@@ -365,7 +365,7 @@ fn a_lowered_group_refuses_what_it_can_never_hold() {
     let held = take(&small, 10);
     assert_eq!(held.len(), 3);
     // Long enough for any machine; only a mistake waits so long.
-    let late = Request::until(Park::deadline_in(Duration::from_secs(30)));
+    let late = Request::until(Park::deadline_in(Duration::from_secs(300)));
     thread::scope(|scope| {
         let threads: Vec<_> = [&small, &large, &small, &large]
             .into_iter()

@@ -102,7 +102,7 @@ fn run(hardening: Hardening, bucket: Option<u16>) -> [usize; 5] {
 #[test]
 fn hooks_use_the_zone_that_calls_them() {
     std::thread::spawn(|| {
-        std::thread::sleep(Duration::from_secs(120));
+        std::thread::sleep(Duration::from_secs(600));
         eprintln!("a hook waits for its caller");
         std::process::abort();
     });

@@ -272,7 +272,7 @@ fn many_tasks_and_cancellations() {
                     })
                     .collect();
                 while let Some((n, polls, mut task)) = tasks.pop_front() {
-                    assert!(begin.elapsed() < Duration::from_secs(60), "somebody is never served");
+                    assert!(begin.elapsed() < Duration::from_secs(300), "somebody is never served");
                     // Only who was woken is polled, but for the first time.
                     if polls != 0 && task.woken() < polls {
                         if n % 3 == thread % 3 && polls > 1 {

@@ -16,7 +16,7 @@ fn a_maintenance_thread_gives_back_what_nobody_needs() {
     let begin = Instant::now();
     // What CPUs hold in their buckets stays, and pins a few slabs.
     while zone.stats().bytes > held / 4 {
-        assert!(begin.elapsed() < Duration::from_secs(20), "{} bytes stay", zone.stats().bytes);
+        assert!(begin.elapsed() < Duration::from_secs(100), "{} bytes stay", zone.stats().bytes);
         std::thread::sleep(Duration::from_millis(5));
     }
     drop(upkeep);

@@ -18,6 +18,12 @@ use uma_core::{
 
 thread_local! {
     static HELD: Cell<u32> = const { Cell::new(0) };
+    static COUNTED: Cell<Option<&'static AtomicU64>> = const { Cell::new(None) };
+}
+
+/// From now on counts how often the calling thread has let go of a lock.
+pub(crate) fn count_locks(count: &'static AtomicU64) {
+    COUNTED.set(Some(count));
 }
 
 /// Fails the test if the calling thread holds a keg's lock.
@@ -49,6 +55,9 @@ unsafe impl RawMutex for Lock {
     unsafe fn unlock(&self) {
         HELD.set(HELD.get() - 1);
         self.0.store(false, Ordering::Release);
+        if let Some(count) = COUNTED.get() {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 

@@ -127,7 +127,7 @@ static inline void check_stay(void)
 			pid_t check_child = fork();                                    \
 			int check_status = 0;                                          \
 			if (check_child == 0) {                                        \
-				alarm(60);                                             \
+				alarm(150);                                            \
 				__VA_ARGS__;                                           \
 				kill(getpid(), SIGKILL);                               \
 			}                                                              \

@@ -315,7 +315,7 @@ mod tests {
             // SAFETY: it is our child.
             while unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) } == 0 {
                 rounds += 1;
-                if rounds == 10_000 {
+                if rounds == 100_000 {
                     // SAFETY: as above.
                     unsafe { libc::kill(child, libc::SIGKILL) };
                 }

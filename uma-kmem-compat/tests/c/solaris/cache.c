@@ -202,7 +202,7 @@ static void reaping(void)
 			kmem_cache_reap_now(hoarding);
 		else
 			kmem_cache_reap_soon(hoarding);
-		for (int i = 0; i < 5000 && kmem_cache_reap_active(); i++)
+		for (int i = 0; i < 50000 && kmem_cache_reap_active(); i++)
 			usleep(1000);
 		CHECK_EQ(kmem_cache_reap_active(), 0);
 		CHECK_EQ(reclaimed, 1);

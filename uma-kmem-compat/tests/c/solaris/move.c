@@ -102,7 +102,7 @@ static void begin(int flags)
 
 static void settle(void)
 {
-	for (int i = 0; i < 5000 && kmem_cache_reap_active(); i++)
+	for (int i = 0; i < 50000 && kmem_cache_reap_active(); i++)
 		usleep(1000);
 	CHECK_EQ(kmem_cache_reap_active(), 0);
 }

@@ -88,7 +88,7 @@ static void moves()
 	for (int i = 0; i < 2000; i++)
 		if (i % 8 != 0)
 			kmem_cache_free(cache, objects[i]);
-	CHECK_ABORTS("exception", throwing = 1; kmem_cache_reap_now(cache); sleep(30));
+	CHECK_ABORTS("exception", throwing = 1; kmem_cache_reap_now(cache); sleep(150));
 	for (int i = 0; i < 2000; i += 8)
 		kmem_cache_free(cache, objects[i]);
 	kmem_cache_destroy(cache);

@@ -266,7 +266,8 @@ static void nested(void)
 
 static void *free_later(void *arena)
 {
-	usleep(50000);
+	while (uma_solaris_vmem_stat(arena, "wait") == 0)
+		usleep(1000);
 	vmem_free(arena, P(0x1000), 0x1000);
 	return NULL;
 }

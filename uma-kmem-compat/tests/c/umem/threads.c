@@ -101,7 +101,7 @@ static void forks(void)
 		if (child == 0) {
 			umem_cache_t *mine;
 
-			alarm(60);
+			alarm(150);
 			for (int j = 0; j < 100; j++) {
 				void *one = umem_alloc(100 + (size_t)j, UMEM_DEFAULT);
 				void *two = umem_cache_alloc(caches[2], UMEM_DEFAULT);
