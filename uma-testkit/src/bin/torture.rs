@@ -302,6 +302,17 @@ mod linux {
         }
     }
 
+    /// All CPUs that this process may use have numbers below this.
+    fn allowed_cpus() -> usize {
+        // SAFETY: a set of all zeros is the empty set, which is filled in; the CPUs looked for are within it.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::sched_getaffinity(0, size_of_val(&set), &raw mut set);
+            let all = 0..8 * size_of_val(&set);
+            all.rev().find(|&cpu| libc::CPU_ISSET(cpu, &set)).map_or(1, |last| last + 1)
+        }
+    }
+
     #[derive(Default)]
     struct Totals {
         allocs: AtomicU64,
@@ -368,7 +379,7 @@ mod linux {
         let mut args = std::env::args().skip(1);
         let mode = args.next().unwrap_or_default();
         let seconds = args.next().map_or(10.0, |text| text.parse().expect("seconds, a number"));
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from).max(2);
+        let cpus = allowed_cpus().max(2);
         let rseq = || {
             Rseq::available(cpus).unwrap_or_else(|| {
                 println!("torture: no restartable sequences on this machine");
