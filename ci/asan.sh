@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests of the layers under AddressSanitizer, with free items poisoned (feature `asan`), so that a use of
 # one is found at once; and four that are wrong on purpose, which must be found, or the rest means nothing. A
-# program of tests may take 600 seconds, or as many as given.
+# program of tests may take 1200 seconds, or as many as given.
 #
 # It needs a nightly compiler; without one it says that it did NOT run.
 set -euo pipefail
@@ -34,7 +34,7 @@ for test in a_million_items items_on_cpus_add_up the_stream_says_what_the_progra
     large_items_are_whole_and_not_hoarded a_lowered_group_refuses_what_it_can_never_hold what_is_cached_is_bounded; do
     skip+=(--skip "$test")
 done
-patience=${1:-600}
+patience=${1:-1200}
 mapfile -t programs < <("${cargo[@]}" test --quiet --no-run --message-format=json --target $host -p uma-core \
     -p uma-keg -p uma-cache -p uma-debug -p uma --features uma/asan --lib --tests |
     sed -n 's|.*"manifest_path":"\([^"]*\)/Cargo.toml".*"executable":"\([^"]*\)".*|\1 \2|p')

@@ -72,7 +72,7 @@ for target in "${targets[@]}"; do
     if [[ -n $minimise ]]; then
         # Small inputs, as few as reach what all of them do; of those the smallest that fit the bounds.
         rm -rf "$scratch/new" && mkdir "$scratch/new"
-        "$bin/$target" -set_cover_merge=1 -max_len=512 -timeout=20 "$scratch/new" "$seeds" "$minimise/$target" \
+        "$bin/$target" -set_cover_merge=1 -max_len=512 -timeout=100 "$scratch/new" "$seeds" "$minimise/$target" \
             >"$scratch/log" 2>&1 || fail "$target: $(tail -n 20 "$scratch/log")"
         find "$seeds" -type f -delete
         find "$scratch/new" -type f -printf '%s %p\n' | sort -n |
@@ -84,7 +84,7 @@ for target in "${targets[@]}"; do
         continue
     fi
     mkdir -p "fuzz/artifacts/$target" "$scratch/$target"
-    if ! "$bin/$target" -max_total_time="$seconds" -max_len=2048 -len_control=20 -timeout=20 \
+    if ! "$bin/$target" -max_total_time="$seconds" -max_len=2048 -len_control=20 -timeout=100 \
         -artifact_prefix="fuzz/artifacts/$target/" "$scratch/$target" "$seeds" >"$scratch/log" 2>&1; then
         # What went wrong, with the program as Rust; without the fuzzer's own stack.
         grep -v -E '^#[0-9]+|^INFO|NEW_FUNC|^ +#[0-9]+ ' "$scratch/log" | tail -n 80 >&2

@@ -151,12 +151,12 @@ fn reuse(objects: &'static ObjectCache<Vec<u64>>, seed: u64) {
     }
 }
 
-/// A queue of items between two threads: a ring of one atomic word each.
-struct Ring([core::sync::atomic::AtomicPtr<u8>; 64]);
+/// A queue of items between two threads: a ring of one atomic word each, and whether no more come.
+struct Ring([core::sync::atomic::AtomicPtr<u8>; 64], AtomicBool);
 
 fn channel() -> (&'static Ring, &'static Ring) {
-    let ring: &'static Ring =
-        leak(Ring([const { core::sync::atomic::AtomicPtr::new(core::ptr::null_mut()) }; 64]));
+    let places = [const { core::sync::atomic::AtomicPtr::new(core::ptr::null_mut()) }; 64];
+    let ring: &'static Ring = leak(Ring(places, AtomicBool::new(false)));
     (ring, ring)
 }
 
@@ -174,12 +174,13 @@ fn produce(zone: &'static RawZone, ring: &'static Ring) {
         place.store(item.as_ptr(), Ordering::Release);
         at += 1;
     }
+    ring.1.store(true, Ordering::Release);
 }
 
 fn consume(zone: &'static RawZone, ring: &'static Ring) {
     let mut at = 0;
     loop {
-        let last = STOP.load(Ordering::Acquire);
+        let last = ring.1.load(Ordering::Acquire);
         let place = &ring.0[at % ring.0.len()];
         let item = place.swap(core::ptr::null_mut(), Ordering::AcqRel);
         if let Some(item) = core::ptr::NonNull::new(item) {
@@ -190,11 +191,7 @@ fn consume(zone: &'static RawZone, ring: &'static Ring) {
             }
             at += 1;
         } else if last {
-            // One more that the producer may have put there meanwhile is left: see below.
-            thread::sleep(Duration::from_millis(100));
-            if place.load(Ordering::Acquire).is_null() {
-                return;
-            }
+            return;
         } else {
             thread::yield_now();
         }
