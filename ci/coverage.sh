@@ -19,6 +19,8 @@ mkdir -p "$target/profiles"
 # Counters live in the file itself (%c), so that processes which abort, as some tests have them do, count too.
 export LLVM_PROFILE_FILE="$target/profiles/%m-%p%c.profraw"
 export RUSTFLAGS="${RUSTFLAGS:-} -Cinstrument-coverage -Cllvm-args=-runtime-counter-relocation"
+# Programs at random are the same each time, as in ci/test.sh.
+export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
 features=$(ci/features-of)
 packages=()
 for crate in "${crates[@]}"; do

@@ -2,7 +2,7 @@
 # Every fuzz target, for so many seconds each (5 unless given), beginning with the corpus that is kept in
 # fuzz/corpus. New findings go to a scratch directory; only a failing input stays, in fuzz/artifacts.
 #
-#   ci/fuzz.sh                    all targets, 5 seconds each
+#   ci/fuzz.sh                    all targets, 5 seconds each, from the same seed each time
 #   ci/fuzz.sh 600 zone_ops       one of them, ten minutes
 #   ci/fuzz.sh --minimise DIR     makes fuzz/corpus anew from itself and DIR/<target>, for review
 #
@@ -15,6 +15,8 @@ fail() {
     exit 1
 }
 
+seed=0
+(($# > 0)) || seed=1
 minimise=
 if [[ ${1:-} == --minimise ]]; then
     minimise=${2:?--minimise needs a directory}
@@ -84,7 +86,7 @@ for target in "${targets[@]}"; do
         continue
     fi
     mkdir -p "fuzz/artifacts/$target" "$scratch/$target"
-    if ! "$bin/$target" -max_total_time="$seconds" -max_len=2048 -len_control=20 -timeout=100 \
+    if ! "$bin/$target" -max_total_time="$seconds" -max_len=2048 -len_control=20 -timeout=100 -seed=$seed \
         -artifact_prefix="fuzz/artifacts/$target/" "$scratch/$target" "$seeds" >"$scratch/log" 2>&1; then
         # What went wrong, with the program as Rust; without the fuzzer's own stack.
         grep -v -E '^#[0-9]+|^INFO|NEW_FUNC|^ +#[0-9]+ ' "$scratch/log" | tail -n 80 >&2

@@ -2,12 +2,13 @@
 # The concurrent protocols of the limit and the cache, model checked: loom goes through every order of
 # events in which threads are stopped against their will a few times (LOOM_MAX_PREEMPTIONS says how
 # often, for all models), also those that weak memory allows; shuttle goes through many random ones
-# (SHUTTLE_ITERATIONS, for each model). Prints each model, how many histories it had, and how long they
-# took.
+# (SHUTTLE_ITERATIONS, for each model), the same each time unless SHUTTLE_RANDOM_SEED says otherwise.
+# Prints each model, how many histories it had, and how long they took.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=${CARGO_TARGET_DIR:-target}
+export SHUTTLE_RANDOM_SEED=${SHUTTLE_RANDOM_SEED:-1}
 
 models() {
     local checker=$1
