@@ -3,7 +3,7 @@
 
 use std::alloc::Layout;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -52,10 +52,20 @@ impl Subscriber for Notes {
     fn exit(&self, _: &Id) {}
 }
 
+/// Runs `body` with a subscriber, alone. What a subscriber does in an event is not told to any, and where that is the
+/// first of its kind `tracing` takes it that nobody ever wants to hear it, until the next subscriber comes: so that
+/// has to be done before.
+fn heard_by(subscriber: impl Subscriber + Send + Sync + 'static, body: impl FnOnce()) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(SCRATCH.alloc([0; 40]));
+    tracing::subscriber::with_default(subscriber, body);
+}
+
 #[test]
 fn slow_paths_are_heard_and_hits_are_not() {
     let notes = Notes::default();
-    tracing::subscriber::with_default(notes.clone(), || {
+    heard_by(notes.clone(), || {
         let layout = Layout::from_size_align(64, 8).unwrap();
         let zone = RawZone::builder("heard", layout).max_items(2).build().unwrap();
         for _ in 0..1000 {
@@ -90,7 +100,7 @@ fn slow_paths_are_heard_and_hits_are_not() {
 #[test]
 fn every_slab_is_told_once() {
     let notes = Notes::default();
-    tracing::subscriber::with_default(notes.clone(), || {
+    heard_by(notes.clone(), || {
         let layout = Layout::from_size_align(1000, 8).unwrap();
         let zone = RawZone::builder("growing", layout).build().unwrap();
         zone.prealloc(1000).unwrap();
@@ -145,7 +155,7 @@ impl Subscriber for Startled {
 fn a_subscriber_that_unwinds() {
     let layout = Layout::from_size_align(1000, 8).unwrap();
     let zone = RawZone::builder("startling", layout).build().unwrap();
-    tracing::subscriber::with_default(Startled, || {
+    heard_by(Startled, || {
         let mut items = [std::mem::MaybeUninit::uninit(); 500];
         assert!(caught(|| zone.import(&mut items, Request::NOWAIT)).is_err());
         zone.reclaim(Reclaim::DrainCpu);
