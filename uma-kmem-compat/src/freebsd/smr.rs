@@ -155,7 +155,7 @@ impl Smr {
     ///
     /// # Panics
     ///
-    /// If there is no memory for it. See [`try_new`](Self::try_new).
+    /// If there is no memory for it.
     pub fn new(name: &str) -> Self {
         Self::try_new(name).expect("memory for an SMR")
     }
