@@ -136,6 +136,8 @@ static void constructors_that_jump(void)
 int main(void)
 {
 	uma_compat_set_reporter(check_reporter);
+	/* Another CPU's cache would have objects constructed. */
+	check_stay();
 	kept_constructed();
 	no_zeros();
 	constructors_may_allocate();
