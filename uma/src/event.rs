@@ -1,7 +1,7 @@
 //! What zones tell a `tracing` subscriber, with the feature `tracing`; nothing without it.
 //!
-//! Events come from slow paths only, never from a hit, and never under a lock: a subscriber may use zones.
-//! Their target is `uma`, and each has the field `zone`.
+//! Events come from slow paths only, never from a hit, and never under a lock: a subscriber may use zones, that of
+//! the event too. If it panics nothing is lost. Their target is `uma`, and each has the field `zone`.
 
 use uma_core::{AllocError, Name, Reclaim};
 
@@ -33,6 +33,21 @@ pub(crate) fn grown(zone: &Name, slabs: u64, bytes: usize) {
 pub(crate) fn failed(zone: &Name, reason: AllocError) {
     #[cfg(feature = "tracing")]
     tracing::warn!(target: "uma", %zone, %reason, "no item");
+    let _ = (zone, reason);
+}
+
+/// Whether anybody listens to what is said of limits, which has its price.
+pub(crate) fn is_heard() -> bool {
+    #[cfg(feature = "tracing")]
+    return tracing::enabled!(target: "uma", tracing::Level::WARN);
+    #[cfg(not(feature = "tracing"))]
+    false
+}
+
+/// An allocation that waits found a limit reached.
+pub(crate) fn reached(zone: &Name, reason: AllocError) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "uma", %zone, %reason, "waiting for an item");
     let _ = (zone, reason);
 }
 

@@ -55,7 +55,7 @@
 //! | `std` (default) | the platform [`Host`], [`stat`], [`reclaim`]. Without it the crate is `no_std`, needs no allocator, and zones name their [`Platform`] |
 //! | `hashbrown` (with `std`) | slabs with headers outside, for items that fill pages exactly, and for tiers that want them there |
 //! | `async` | waiting at a limit as a task (`Zone::alloc_async` and its like), with any executor |
-//! | `tracing` | events of zones made, destroyed (with items in use, as an error), reclaimed, of limits that they warn of, and of allocations that failed; never from a hit, never under a lock |
+//! | `tracing` | events of zones made, destroyed (with items in use, as an error), reclaimed, of slabs made, of limits that they warn of or that an allocation waits at, and of allocations that failed; never from a hit, never under a lock |
 //! | `backtrace` | reports of misuse and lists of leaks name the functions that allocated and freed an item |
 //! | `asan` | AddressSanitizer learns which items are free, in a program that is built with it |
 #![no_std]

@@ -3,13 +3,17 @@
 
 use std::alloc::Layout;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
-use uma::core::{ItemSource, Request};
-use uma::{RawZone, Reclaim, Zone};
+use uma::core::{Item, ItemSource, Request};
+use uma::{Park, RawZone, Reclaim, Zone};
 use uma_testkit::caught;
 
 /// Writes every event of the target `uma` down, and uses a zone while it does.
@@ -52,12 +56,17 @@ impl Subscriber for Notes {
     fn exit(&self, _: &Id) {}
 }
 
+/// One test at a time: of an event that comes up where nobody listens, `tracing` notes so for all threads.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs `body` with a subscriber, alone. What a subscriber does in an event is not told to any, and where that is the
 /// first of its kind `tracing` takes it that nobody ever wants to hear it, until the next subscriber comes: so that
 /// has to be done before.
 fn heard_by(subscriber: impl Subscriber + Send + Sync + 'static, body: impl FnOnce()) {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     drop(SCRATCH.alloc([0; 40]));
     tracing::subscriber::with_default(subscriber, body);
 }
@@ -121,6 +130,226 @@ fn every_slab_is_told_once() {
         assert!(slabs > 20);
         assert_eq!(told, slabs);
     });
+}
+
+/// Who waits at a limit, until a deadline or without, is told of before he waits, and once.
+#[test]
+fn who_waits_at_a_limit_is_heard() {
+    let _alone = alone();
+    let notes = Notes::default();
+    let layout = Layout::from_size_align(64, 8).unwrap();
+    let zone = RawZone::builder("crowded", layout).max_items(1).build().unwrap();
+    let waiting = || {
+        let is = |(level, text): &(Level, String)| {
+            *level == Level::WARN && text.contains("waiting for an item zone=crowded")
+        };
+        notes.0.lock().unwrap().iter().filter(|note| is(note)).count()
+    };
+    tracing::subscriber::with_default(notes.clone(), || {
+        let item = zone.alloc(Request::WAIT).unwrap();
+        assert!(zone.alloc(Request::NOWAIT).is_err());
+        assert_eq!(waiting(), 0, "nobody waited");
+        let soon = Request::until(Park::deadline_in(Duration::from_millis(2)));
+        assert!(zone.alloc(soon).is_err());
+        assert_eq!(waiting(), 1);
+        let again = thread::scope(|scope| {
+            let zone = &zone;
+            scope.spawn(move || {
+                while !zone.exhausted() {
+                    thread::yield_now();
+                }
+                // SAFETY: taken above.
+                unsafe { zone.free(item) };
+            });
+            zone.alloc(Request::WAIT).unwrap()
+        });
+        assert_eq!(waiting(), 2);
+        #[cfg(feature = "async")]
+        {
+            let mut task = Box::pin(zone.alloc_async(Request::NOWAIT));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(task.as_mut().poll(&mut context).is_pending());
+            assert!(task.as_mut().poll(&mut context).is_pending());
+            assert_eq!(waiting(), 3);
+        }
+        // SAFETY: taken above.
+        unsafe { zone.free(again) };
+        let free = zone.alloc(Request::WAIT).unwrap();
+        // SAFETY: as above.
+        unsafe { zone.free(free) };
+        assert_eq!(waiting(), 2 + usize::from(cfg!(feature = "async")), "one was free");
+    });
+}
+
+const TWO: Layout = Layout::new::<[u64; 8]>();
+static USED: RawZone = RawZone::builder("used", TWO).max_items(2).warning("too few").lazy();
+
+/// Uses the zone that the event is about, in every way, and notes what the event was.
+#[derive(Clone, Default)]
+struct User(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for User {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "uma"
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        if let Ok(item) = USED.alloc(Request::NOWAIT) {
+            // SAFETY: taken just now.
+            unsafe { USED.free(item) };
+        }
+        USED.reclaim(Reclaim::Drain);
+        uma::reclaim(Reclaim::DrainCpu);
+        assert!(uma::stat().to_string().contains("used") && USED.stats().limit == 2);
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().unwrap().push(text.0);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// Every event once. (One that comes up for the first time while a subscriber is busy with
+/// another, `tracing` takes for one that nobody listens to.)
+fn every_event_once() {
+    let zone = RawZone::builder("before", TWO).max_items(1).warning("silence").build().unwrap();
+    let item = zone.alloc(Request::NOWAIT).unwrap();
+    assert!(zone.alloc(Request::NOWAIT).is_err());
+    let soon = Park::deadline_in(Duration::from_millis(1));
+    assert!(zone.alloc(Request::until(soon)).is_err());
+    // SAFETY: taken above.
+    unsafe { zone.free(item) };
+    zone.reclaim(Reclaim::DrainCpu);
+}
+
+/// No event comes under a lock: not one of the zone's, nor of those that all zones have in common.
+#[test]
+fn a_subscriber_uses_the_zone_of_the_event() {
+    let _alone = alone();
+    tracing::subscriber::with_default(Notes::default(), every_event_once);
+    let (user, (done, finished)) = (User::default(), mpsc::channel());
+    let heard = user.0.clone();
+    let worker = thread::spawn(move || {
+        tracing::subscriber::with_default(user, || {
+            let items = [1, 2].map(|_| USED.alloc(Request::NOWAIT).unwrap());
+            assert!(USED.alloc(Request::NOWAIT).is_err());
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !USED.exhausted() {
+                        thread::yield_now();
+                    }
+                    // SAFETY: taken above.
+                    unsafe { USED.free(items[0]) };
+                });
+                let item = USED.alloc(Request::WAIT).unwrap();
+                // SAFETY: taken just now, and above.
+                unsafe { USED.free_many(&[item, items[1]]) };
+            });
+            USED.reclaim(Reclaim::DrainCpu);
+            uma::reclaim(Reclaim::Drain);
+        });
+        done.send(()).unwrap();
+    });
+    match finished.recv_timeout(Duration::from_secs(120)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs after {:?}", heard.lock()),
+        _ => worker.join().unwrap(),
+    }
+    let heard = heard.lock().unwrap();
+    for kind in ["zone made", "slabs made", "no item", "at its limit", "waiting", "reclaimed"] {
+        assert!(heard.iter().any(|text| text.contains(kind)), "no {kind} in {heard:?}");
+    }
+}
+
+/// Panics at one event, as planned.
+#[derive(Clone)]
+struct Panicking(Arc<AtomicUsize>);
+
+impl Subscriber for Panicking {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "uma"
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        assert_ne!(self.0.fetch_sub(1, Ordering::Relaxed), 0, "as planned");
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// A subscriber that panics at the k-th event, for every k: no item is lost, and no zone stays behind.
+#[test]
+fn a_subscriber_that_panics_loses_nothing() {
+    let _alone = alone();
+    std::panic::set_hook(Box::new(|panic| {
+        if !panic.payload_as_str().unwrap_or_default().contains("as planned") {
+            eprintln!("{panic}");
+        }
+    }));
+    let layout = Layout::from_size_align(1000, 8).unwrap();
+    for event in 0.. {
+        let left = Arc::new(AtomicUsize::new(event));
+        let zone = RawZone::builder("panics", layout).max_items(100).build();
+        // The first use is heard.
+        let zone = zone.unwrap();
+        let give = |item: Item| {
+            // SAFETY: all are taken from the zone, and given up.
+            unsafe { zone.free(item) };
+        };
+        tracing::subscriber::with_default(Panicking(left.clone()), || {
+            let mut held = Vec::new();
+            for _ in 0..40 {
+                if let Ok(Ok(item)) = catch_unwind(AssertUnwindSafe(|| zone.alloc(Request::NOWAIT)))
+                {
+                    held.push(item);
+                }
+            }
+            // The second is beyond the limit, unless the first came to nothing.
+            for _ in 0..2 {
+                let mut more = [std::mem::MaybeUninit::uninit(); 50];
+                let many = || zone.alloc_many(&mut more, Request::NOWAIT);
+                if let Ok(Ok(())) = catch_unwind(AssertUnwindSafe(many)) {
+                    // SAFETY: all of them were allocated.
+                    held.extend(more.iter().map(|item| unsafe { item.assume_init() }));
+                }
+            }
+            assert_eq!(zone.stats().used(), held.len() as u64);
+            held.into_iter().for_each(give);
+            let _ = catch_unwind(AssertUnwindSafe(|| zone.reclaim(Reclaim::DrainCpu)));
+        });
+        assert_eq!(zone.stats().used(), 0);
+        let all: Vec<_> = (0..101).map_while(|_| zone.alloc(Request::NOWAIT).ok()).collect();
+        assert_eq!(all.len(), 100, "after a panic at event {event}");
+        all.into_iter().for_each(give);
+        let ended = tracing::subscriber::with_default(Panicking(left.clone()), || {
+            catch_unwind(AssertUnwindSafe(|| drop(zone)))
+        });
+        assert!(uma::zones().iter().all(|zone| zone.name.as_str() != "panics"));
+        let left = left.load(Ordering::Relaxed);
+        if left < usize::MAX / 2 {
+            assert!(ended.is_ok() && event > 4, "only {event} events");
+            break;
+        }
+    }
 }
 
 /// A subscriber that unwinds when it hears of slabs.

@@ -8,7 +8,7 @@ use uma_core::{AllocError, Hooks, Item, ItemSource, LimitGroup, Request};
 
 use super::alarm::{Action, AtLimit};
 use super::{Core, Origin, RawZone, RawZoneBuilder};
-use crate::{Platform, ZoneError};
+use crate::{Platform, ZoneError, event};
 
 /// A limit in bytes that zones on platform `P` share: see [`LimitGroup`].
 pub type GroupIn<P> = LimitGroup<'static, <P as Platform>::Lock, <P as Platform>::Sleep>;
@@ -193,25 +193,40 @@ where
         arg: *mut (),
         request: Request,
     ) -> Result<Item, AllocError> {
-        if self.alarmed() {
+        if self.alarmed() || self.tells(core, request) {
             match core.fetch(request.without_waiting(), &mut || {}) {
                 // SAFETY: the item is the source's; the rest is passed on from the caller.
                 Ok(item) => return unsafe { core.ready(item, arg, request) },
                 // And then again: perhaps the action has freed something. What fails is counted there.
-                Err(reason) => self.notice(core, reason),
+                Err(reason) => self.notice(core, reason, request.may_wait()),
             }
         }
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { core.alloc_arg(arg, request) }
     }
 
-    /// Sounds the alarm if that is the reason for a failure.
-    pub(super) fn notice(&self, core: &Core<P, H, O>, reason: AllocError) {
-        if self.alarmed() && matches!(reason, AllocError::Limit | AllocError::GroupLimit) {
+    /// Sounds the alarm if that is the reason for a failure, and tells of an allocation that waits from now on. (One
+    /// that does not is told of when it fails.)
+    pub(super) fn notice(&self, core: &Core<P, H, O>, reason: AllocError, waits: bool) {
+        if !matches!(reason, AllocError::Limit | AllocError::GroupLimit) {
+            return;
+        }
+        if self.alarmed() {
             let max_items = core.limit().max();
             let at = AtLimit { zone: self.config.name, max_items, reason };
             core.alarm.sound(&self.platform, &self.config.alarm, at);
         }
+        if waits {
+            event::reached(&self.config.name, reason);
+        }
+    }
+
+    /// Whether an allocation that has to wait for this request would be told of.
+    fn tells(&self, core: &Core<P, H, O>, request: Request) -> bool {
+        cfg!(feature = "tracing")
+            && request.may_wait()
+            && (core.limit().max().is_some() || self.config.group.is_some())
+            && event::is_heard()
     }
 
     /// Whether there is anything to be done when the limit is reached.
@@ -226,12 +241,12 @@ where
         flush: &mut dyn FnMut(),
     ) -> Result<Item, AllocError> {
         let core = self.core()?;
-        if self.alarmed() {
+        if self.alarmed() || self.tells(core, request) {
             match core.fetch(request.without_waiting(), flush) {
                 // SAFETY: the item is the source's; the hooks take null, as was promised when they were put on
                 // the zone.
                 Ok(item) => return unsafe { core.ready(item, ptr::null_mut(), request) },
-                Err(reason) => self.notice(core, reason),
+                Err(reason) => self.notice(core, reason, request.may_wait()),
             }
         }
         core.alloc_or_flush(request, flush)
@@ -240,7 +255,7 @@ where
     /// As `notice`, for a zone that is known to be made.
     pub(crate) fn notice_if_made(&self, reason: AllocError) {
         if let Some(core) = self.made() {
-            self.notice(core, reason);
+            self.notice(core, reason, false);
         }
     }
 }

@@ -38,7 +38,7 @@ where
         let item = match core.fetch(request, &mut || {}) {
             Ok(item) => item,
             Err(reason @ (AllocError::Limit | AllocError::GroupLimit)) => {
-                self.notice(core, reason);
+                self.notice(core, reason, true);
                 let limited = core.limit();
                 let grouped = limited.source();
                 // In this order, which is that of threads.
