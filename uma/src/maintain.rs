@@ -1,6 +1,7 @@
 //! Giving memory back in quiet times.
 
 use std::io;
+use std::panic::catch_unwind;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -16,7 +17,8 @@ pub fn maintain() {
     reclaim(Reclaim::Trim);
 }
 
-/// A thread that calls [`maintain`] at regular intervals, until this value is dropped.
+/// A thread that calls [`maintain`] at regular intervals, until this value is dropped. A hook that panics there, which the
+/// panic hook has reported, ends neither the thread nor the round.
 ///
 /// ```
 /// let _upkeep = uma::Maintenance::start(std::time::Duration::from_secs(20))?;
@@ -39,7 +41,7 @@ impl Maintenance {
         let (stop, stopped) = channel();
         let thread = Builder::new().name("uma-maintain".into()).spawn(move || {
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                maintain();
+                let _ = catch_unwind(maintain);
             }
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
@@ -51,7 +53,6 @@ impl Drop for Maintenance {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A hook that panicked in the thread has been reported there.
             let _ = thread.join();
         }
     }

@@ -297,17 +297,33 @@ impl<L: RawMutex> Registry<L> {
 
     /// Makes every zone give memory back (`uma_reclaim`), but for those that are
     /// [`UNMANAGED`](ZoneFlags::UNMANAGED), and those that are [`NOTRIM`](ZoneFlags::NOTRIM) unless it
-    /// is a drain.
+    /// is a drain. With `std`, a fini that panics keeps no other zone from giving back: the panic goes on when all
+    /// have done so, and of several the first.
     pub fn reclaim(&self, mode: Reclaim) {
         let spared = match mode {
             Reclaim::Idle | Reclaim::Trim => ZoneFlags::UNMANAGED | ZoneFlags::NOTRIM,
             Reclaim::Drain | Reclaim::DrainCpu => ZoneFlags::UNMANAGED,
         };
-        self.visit(&mut |zone| {
+        let one = |zone: ZoneRef<'_>| {
             if !zone.flags().intersects(spared) {
                 zone.reclaim(mode);
             }
-        });
+        };
+        #[cfg(feature = "std")]
+        {
+            let mut panicked = None;
+            self.visit(&mut |zone| {
+                let one = std::panic::AssertUnwindSafe(|| one(zone));
+                if let Err(panic) = std::panic::catch_unwind(one) {
+                    panicked.get_or_insert(panic);
+                }
+            });
+            if let Some(panic) = panicked {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        #[cfg(not(feature = "std"))]
+        self.visit(&mut |zone| one(zone));
     }
 
     /// Shows every zone to `visit`, without holding the lock: it may use zones, also make new ones.
