@@ -44,7 +44,7 @@ impl Registered {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let layout = Layout::from_size_align(64 << 10, 64 << 10)?;
     let run = PAGES.alloc_pages(layout, Request::NOWAIT)?;
     let registered = Registered::now(&PAGES);
