@@ -252,14 +252,15 @@ static void memory(void)
  * it is served by what another thread puts into another.
  */
 static struct pool rich, poor;
-static void *store[32];
+/* 2 MiB: enough also where the poor one has to make its table of slabs larger. */
+static void *store[2048];
 
 static void *put_elsewhere(void *unused)
 {
 	/* When somebody waits, which is said. */
 	while (!__atomic_load_n(&check_count, __ATOMIC_ACQUIRE))
 		nap(10);
-	for (int i = 0; i < 32; i++)
+	for (int i = 0; i < 2048; i++)
 		pool_put(&rich, store[i]);
 	return unused;
 }
@@ -277,7 +278,7 @@ static void memory_of_another_pool(void)
 
 		pool_init(&rich, 1024, 0, 0, 0, "rich", &pool_allocator_nointr, IPL_NONE);
 		pool_init(&poor, 1024, 0, 0, 0, "poor", &pool_allocator_nointr, IPL_NONE);
-		for (int i = 0; i < 32; i++)
+		for (int i = 0; i < 2048; i++)
 			CHECK((store[i] = pool_get(&rich, PR_NOWAIT)) != NULL);
 		CHECK_EQ(pthread_create(&thread, NULL, put_elsewhere, NULL), 0);
 		CHECK_EQ(setrlimit(RLIMIT_AS, &bound), 0);
