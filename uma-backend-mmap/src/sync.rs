@@ -2,6 +2,6 @@
 
 pub(crate) use lock_api::{Mutex, MutexGuard};
 pub(crate) use parking_lot::RawMutex as DefaultLock;
-pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 #[cfg(feature = "maps")]
-pub(crate) use std::sync::{Arc, atomic::AtomicBool};
+pub(crate) use std::sync::atomic::{AtomicBool, fence};
+pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -517,6 +517,29 @@ mod netbsd {
         ) -> c_int;
         fn uma_netbsd_vmem_free(arena: *mut c_void, at: usize, size: usize);
         fn uma_netbsd_vmem_destroy(arena: *mut c_void);
+        fn uma_netbsd_kernel_map() -> *mut *mut c_void;
+        fn uma_netbsd_vm_map_create(
+            name: *const c_char,
+            size: usize,
+            flags: c_int,
+        ) -> *mut *mut c_void;
+        fn uma_netbsd_vm_map_destroy(map: *mut *mut c_void);
+        fn uma_netbsd_uvm_km_alloc(
+            map: *mut *mut c_void,
+            size: usize,
+            align: usize,
+            flags: u32,
+        ) -> usize;
+        fn uma_netbsd_uvm_km_free(map: *mut *mut c_void, at: usize, size: usize, of_type: u32);
+        fn uma_netbsd_uvm_km_suballoc(
+            map: *mut *mut c_void,
+            min: *mut usize,
+            max: *mut usize,
+            size: usize,
+            flags: c_int,
+            fixed: bool,
+            into: *mut *mut c_void,
+        ) -> *mut *mut c_void;
     }
 
     const NOWAIT: c_int = 2;
@@ -524,6 +547,9 @@ mod netbsd {
     /// Of `kmem` and of `vmem`.
     const NOSLEEP: u32 = 2;
     const INSTANTFIT: u32 = 0x1000;
+    /// Of `uvm_km`.
+    const PAGEABLE: u32 = 2;
+    const CANFAIL: u32 = 8;
 
     unsafe extern "C-unwind" fn ctor(_: *mut c_void, _: *mut c_void, _: c_int) -> c_int {
         constructs()
@@ -599,6 +625,47 @@ mod netbsd {
                     uma_netbsd_vmem_free(arena, addr, 10);
                 }
                 uma_netbsd_vmem_destroy(arena);
+            }
+            maps(told);
+        }
+    }
+
+    /// Maps of addresses, and maps out of these, in their own memory and in ours.
+    fn maps(told: &mut Told) {
+        // SAFETY: as above.
+        unsafe {
+            let map = uma_netbsd_vm_map_create(c"story".as_ptr(), 1 << 20, 1);
+            if told.is(map) {
+                let mut own = null_mut();
+                for into in [null_mut(), &raw mut own] {
+                    let (mut min, mut max) = (0, 0);
+                    let (first, last) = (&raw mut min, &raw mut max);
+                    let part =
+                        uma_netbsd_uvm_km_suballoc(map, first, last, 8 << 12, 1, false, into);
+                    if told.is(part) {
+                        page(told, part);
+                        uma_netbsd_vm_map_destroy(part);
+                    }
+                }
+                // All parts went back, also those that did not come about.
+                let whole = uma_netbsd_uvm_km_alloc(map, 1 << 20, 0, PAGEABLE | CANFAIL);
+                assert!(whole != 0);
+                uma_netbsd_uvm_km_free(map, whole, 1 << 20, PAGEABLE);
+                uma_netbsd_vm_map_destroy(map);
+            }
+            let map = uma_netbsd_kernel_map();
+            if told.is(map) {
+                page(told, map);
+            }
+        }
+    }
+
+    unsafe fn page(told: &mut Told, map: *mut *mut c_void) {
+        // SAFETY: as above.
+        unsafe {
+            let at = uma_netbsd_uvm_km_alloc(map, 1 << 12, 0, PAGEABLE | CANFAIL);
+            if told.so(at != 0) {
+                uma_netbsd_uvm_km_free(map, at, 1 << 12, PAGEABLE);
             }
         }
     }

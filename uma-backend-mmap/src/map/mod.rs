@@ -47,6 +47,7 @@ mod error;
 mod fork;
 mod host;
 mod marks;
+mod shared;
 mod space;
 mod stats;
 
@@ -60,9 +61,9 @@ pub use config::{KmFlags, MapConfig, MapFlags, MapType};
 pub use error::{MapError, MapFault, MapLeaked};
 pub use stats::MapStats;
 
-use crate::sync::{Arc, DefaultLock, Ordering};
+use crate::sync::{DefaultLock, Ordering};
 use crate::sys::{Kernel, System};
-use space::Space;
+use space::{SharedSpace, Space};
 
 /// An allocation, as [`Map::walk`] reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ pub struct MapSegment {
 ///
 /// `L` is the lock of the arena; `S` stands for the system, and is another only in tests.
 pub struct Map<L: RawMutex = DefaultLock, S: System + Clone = Kernel> {
-    space: Arc<Space<L, S>>,
+    space: SharedSpace<L, S>,
 }
 
 impl Map {
@@ -143,8 +144,9 @@ impl<L: RawMutex, S: System + Clone> Map<L, S> {
     /// A map over another system: for tests.
     #[doc(hidden)]
     pub fn with_system(config: MapConfig, size: usize, system: S) -> Result<Self, MapError> {
-        match Space::reserve(config, size, system) {
-            Ok(space) => Ok(Self { space: Arc::new(space) }),
+        let made = Space::reserve(config, size, system).and_then(Space::share);
+        match made {
+            Ok(space) => Ok(Self { space }),
             Err(fault) => Err(MapError { map: config.name, fault }),
         }
     }
@@ -286,8 +288,8 @@ impl<L: RawMutex, S: System + Clone> Map<L, S> {
         size: usize,
         config: MapConfig,
     ) -> Result<Self, MapError> {
-        let space = self.told(Space::carve(&self.space, min, size, config))?;
-        Ok(Self { space: Arc::new(space) })
+        let made = Space::carve(&self.space, min, size, config).and_then(Space::share);
+        Ok(Self { space: self.told(made)? })
     }
 
     /// Whether less than a tenth of the addresses is free (`uvm_km_va_starved_p`): time to give some back.

@@ -9,9 +9,10 @@ use uma_vmem::{Arena, ArenaConfig, Constraints, Policy, SegmentKind, VmemError, 
 use super::fork::Gate;
 use super::host::{Park, TagPages};
 use super::marks::{Head, Marks};
+use super::shared::Shared;
 use super::stats::Figures;
 use super::{MapConfig, MapFault, MapFlags, MapSegment, MapStats, MapType};
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::sync::{AtomicBool, Ordering};
 use crate::sys::{System, page_size};
 
 /// Where the addresses come from, and go to.
@@ -19,8 +20,11 @@ enum Origin<L: RawMutex, S: System + Clone> {
     /// A mapping of our own, which has a page more at both ends.
     Mapping,
     /// A part of another map.
-    Parent(Arc<Space<L, S>>),
+    Parent(SharedSpace<L, S>),
 }
+
+/// A space with its owners, in memory of the system.
+pub(super) type SharedSpace<L, S> = Shared<Space<L, S>, TagPages<S>>;
 
 /// The first byte of a map, with the provenance of all of it.
 #[derive(Clone, Copy)]
@@ -71,7 +75,7 @@ impl<L: RawMutex, S: System + Clone> Space<L, S> {
 
     /// A map of a part of another one.
     pub(super) fn carve(
-        parent: &Arc<Self>,
+        parent: &SharedSpace<L, S>,
         min: Option<usize>,
         size: usize,
         config: MapConfig,
@@ -99,7 +103,7 @@ impl<L: RawMutex, S: System + Clone> Space<L, S> {
             (_, fault) => fault,
         })?;
         let addr = parent.place(place, len);
-        let origin = Origin::Parent(Arc::clone(parent));
+        let origin = Origin::Parent(parent.clone());
         let made = Self::over(config, parent.at(addr), len, parent.system.clone(), origin);
         match made {
             Ok(space) => {
@@ -150,6 +154,12 @@ impl<L: RawMutex, S: System + Clone> Space<L, S> {
             system,
             origin,
         })
+    }
+
+    /// Lets it have several owners. Without memory for that it ends here: the addresses go back.
+    pub(super) fn share(self) -> Result<SharedSpace<L, S>, MapFault> {
+        let memory = TagPages(self.system.clone());
+        Shared::new(self, memory).ok_or(MapFault::Metadata)
     }
 
     pub(super) fn min(&self) -> usize {

@@ -143,6 +143,9 @@ extern "C" fn uma_netbsd_kernel_map() -> *mut CMap {
             // SAFETY: null is allowed.
             unsafe { insert(map, ptr::null_mut()) }.map(Shared).ok()
         });
+        if made.is_none() {
+            SYSTEM.report("kernel_map", format_args!("there is no memory for it"));
+        }
         made.map_or(ptr::null_mut(), |map| map.0)
     })
 }
@@ -164,10 +167,15 @@ unsafe extern "C" fn uma_netbsd_vm_map_create(
         let name = unsafe { text(name) };
         match Map::with_lock(config(name.as_deref().unwrap_or(""), flags), size) {
             // SAFETY: null is allowed.
-            Ok(map) => unsafe { insert(map, ptr::null_mut()) }.unwrap_or_default(),
+            Ok(map) => unsafe { insert(map, ptr::null_mut()) }.unwrap_or_else(|error| {
+                SYSTEM.report(NAME, format_args!("{error}"));
+                ptr::null_mut()
+            }),
             Err(error) => {
                 if !is_shortage(&error) {
                     SYSTEM.misuse(NAME, format_args!("{error}"));
+                } else if error.fault == MapFault::Metadata {
+                    SYSTEM.report(NAME, format_args!("{error}"));
                 }
                 ptr::null_mut()
             }
@@ -310,6 +318,10 @@ unsafe extern "C" fn uma_netbsd_uvm_km_suballoc(
                     }
                 }
             },
+            Err(error) if error.fault == MapFault::Metadata => {
+                SYSTEM.report(NAME, format_args!("{error}"));
+                ptr::null_mut()
+            }
             Err(error) => {
                 SYSTEM.misuse(NAME, format_args!("{error}"));
                 ptr::null_mut()
