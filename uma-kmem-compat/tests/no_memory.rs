@@ -1118,4 +1118,36 @@ mod freebsd {
     fn no_memory() {
         every_failure(|| policy(c"freebsd.misuse", c"report"), story, || 0);
     }
+
+    /// Who waits for memory waits for that of the books about its type, too.
+    #[test]
+    fn a_type_is_waited_for() {
+        const WAITOK: c_int = 2;
+        let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut failures = 0;
+        loop {
+            let said = child(|| {
+                let name = c"story".as_ptr();
+                let mut of = MallocType { short: name, long: name, handle: null_mut() };
+                LEFT.set(failures);
+                // SAFETY: it is freed once, and the type ends after that.
+                unsafe {
+                    let memory = uma_freebsd_malloc(100, &raw mut of, WAITOK);
+                    LEFT.set(-1);
+                    if memory.is_null() {
+                        end("it did not wait");
+                    }
+                    uma_freebsd_free(memory, &raw mut of);
+                    uma_freebsd_malloc_uninit(&raw mut of);
+                }
+                u8::from(FAILED.get() != 0)
+            });
+            match said {
+                Some(0) => break,
+                Some(_) => failures += 1,
+                None => panic!("failure {failures}: it did not end well"),
+            }
+        }
+        assert!(failures >= 3, "only {failures} allocations were to fail");
+    }
 }

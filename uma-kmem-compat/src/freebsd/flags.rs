@@ -16,13 +16,13 @@ bitflags::bitflags! {
     pub struct M: u32 {
         /// Fail rather than wait.
         const NOWAIT = 0x1;
-        /// Wait at the zone's limit.
+        /// Wait, at the zone's limit and for memory: see `freebsd.waitok` in [`policy`](crate::policy).
         const WAITOK = 0x2;
         /// Nothing: no reclaim happens on the way but that before an allocation fails.
         const NORECLAIM = 0x80;
         /// Zeros, after the ctor has run.
         const ZERO = 0x100;
-        /// Makes do with memory that is held already.
+        /// Makes do with memory that is held already, and waits for no other.
         const NOVM = 0x200;
         /// May take what the zone keeps in reserve.
         const USE_RESERVE = 0x400;

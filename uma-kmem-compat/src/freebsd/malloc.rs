@@ -3,11 +3,12 @@
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
-use uma::core::{AllocError, Reclaim};
-use uma_malloc::{Malloc, MallocError, MallocFault, MallocType, Misuse, SizeClasses, TypeStats};
+use uma::core::Request;
+use uma_malloc::{Malloc, MallocError, MallocType, Misuse, SizeClasses, TypeStats};
 
 use super::pages::Surroundings;
-use super::{M, SYSTEM, WAITOK};
+use super::shared::Seldom;
+use super::{M, SYSTEM, waitok};
 use crate::common::fork::Lock;
 use crate::common::memory::{Counted, NoMemory, owned, push};
 
@@ -88,45 +89,35 @@ pub(super) fn nth(place: usize) -> Option<Type> {
     TYPES.lock().get(place).cloned()
 }
 
-fn is_shortage(error: &MallocError) -> bool {
-    matches!(error.fault, MallocFault::Alloc(AllocError::Pages(_) | AllocError::Metadata))
-}
+/// That somebody waits for memory, of whatever type.
+pub(super) static WAITS: Seldom = Seldom::new();
 
 fn insist(
     function: &str,
-    flags: M,
+    request: Request,
     attempt: impl Fn() -> Result<NonNull<u8>, MallocError>,
 ) -> *mut c_void {
-    let mut result = attempt();
-    let waits = flags.request().may_wait();
-    if waits && result.as_ref().is_err_and(is_shortage) {
-        uma::reclaim(Reclaim::DrainCpu);
-        result = attempt();
-    }
-    match result {
-        Ok(at) => at.as_ptr().cast(),
-        Err(error) => {
-            if waits && WAITOK.get() == "abort" {
-                SYSTEM.fatal(function, format_args!("M_WAITOK, but {error}"));
-            }
-            ptr::null_mut()
-        }
-    }
+    let got = match attempt() {
+        Ok(at) => Some(at),
+        Err(_) if !request.may_wait() || !request.may_take_pages() => None,
+        Err(error) => waitok::insist(function, error, |error| error.into(), &WAITS, attempt),
+    };
+    got.map_or(ptr::null_mut(), |at| at.as_ptr().cast())
 }
 
-/// Memory of `size` bytes (malloc(9)), or null. With [`M::WAITOK`] it is not null, or the process ends; see
-/// `freebsd.waitok`. It is aligned to its size class up to a page if that is a power of two, else to 8 bytes. 0
-/// bytes are as good as 16.
+/// Memory of `size` bytes (malloc(9)), or null. With [`M::WAITOK`] it waits for memory as long as it takes, and what no
+/// address space holds is misuse; see `freebsd.waitok`. It is aligned to its size class up to a page if that is a power
+/// of two, else to 8 bytes. 0 bytes are as good as 16.
 pub fn malloc(size: usize, of: &Type, flags: M) -> *mut c_void {
     let request = flags.request();
-    insist("malloc", flags, || HEAP.alloc_type(size, &of.0.counters, request))
+    insist("malloc", request, || HEAP.alloc_type(size, &of.0.counters, request))
 }
 
 /// [`malloc`] at an alignment, a power of two (`malloc_aligned`).
 #[cfg(feature = "capi")]
 pub(super) fn malloc_aligned(size: usize, align: usize, of: &Type, flags: M) -> *mut c_void {
     let request = flags.request();
-    insist("malloc_aligned", flags, || {
+    insist("malloc_aligned", request, || {
         let at = HEAP.alloc_aligned(size, align, request)?;
         of.0.counters.allocated(HEAP.usable_size(at).unwrap_or(size));
         Ok(at)
@@ -188,7 +179,7 @@ pub unsafe fn realloc(at: *mut c_void, size: usize, of: &Type, flags: M) -> *mut
     let request = flags.request();
     // SAFETY: the caller's duty is passed on unchanged.
     let attempt = || unsafe { HEAP.realloc_type(item, size, &of.0.counters, request) };
-    let new = insist(NAME, flags, attempt);
+    let new = insist(NAME, request, attempt);
     if flags.contains(M::ZERO)
         && let Some(new) = NonNull::new(new.cast::<u8>())
         && new != item

@@ -19,9 +19,10 @@
 //!
 //! - Limits are exact: never more than that many items are in use, and that many always can be. The action at a
 //!   limit runs on the thread that found it, not later.
-//! - An allocation that may wait waits at the limit. It does not wait for pages, which nobody brings: first every
-//!   zone is drained, once, and then the process ends with a report, or the call returns null: see
-//!   `freebsd.waitok` in [`policy`](crate::policy). A callback that refuses gives null in any case.
+//! - An allocation that may wait waits, at the limit and for memory, as long as it takes. Where there are no pages
+//!   every zone is drained, and then it is tried every millisecond, and drained again now and then; or the process
+//!   ends with a report, or the call returns null: see `freebsd.waitok` in [`policy`](crate::policy). A callback that
+//!   refuses gives null in any case.
 //! - There is one memory domain, and no interrupt.
 //! - Callbacks run with no lock held, all of them.
 //! - The calls that FreeBSD allows on a cold zone only (`uma_zone_set_init` and its like) are refused once memory
@@ -38,6 +39,7 @@ mod malloc;
 mod pages;
 mod shared;
 mod smr;
+mod waitok;
 mod zone;
 
 pub use callbacks::{
@@ -54,8 +56,8 @@ use crate::common::{Switch, System};
 
 pub(crate) static SYSTEM: System = System::that_aborts("freebsd", "freebsd.misuse");
 
-/// What becomes of an allocation that may wait if there are no pages.
-static WAITOK: Switch = Switch::new("freebsd.waitok", &["abort", "null"]);
+/// What becomes of an allocation that may wait if there is no memory.
+static WAITOK: Switch = Switch::new("freebsd.waitok", &["wait", "abort", "null"]);
 
 /// What `uma_zdestroy` of 2002 does with items in use: what its header says (wait, or `EWOULDBLOCK`), or what its
 /// code did (report, and go on).

@@ -41,8 +41,16 @@ pub(super) struct Shared {
     /// Runs from `allocf`: by address, what it returned, and its bytes.
     pub(super) runs: Lock<Table<usize, Lent>>,
     warning: Lock<Option<Counted<String>>>,
-    /// When it warned last, in nanoseconds, plus 1.
-    warned: AtomicU64,
+    warned: Seldom,
+    /// Of those who wait for memory.
+    pub(super) waits: Seldom,
+}
+
+/// Something that is said every five minutes at most.
+#[derive(Debug)]
+pub(super) struct Seldom {
+    /// When it was said last, in nanoseconds, plus 1.
+    last: AtomicU64,
 }
 
 /// A run from `allocf`, as it was asked for.
@@ -75,7 +83,8 @@ impl Shared {
             region: OnceLock::new(),
             runs: Lock::new(table()),
             warning: Lock::new(None),
-            warned: AtomicU64::new(0),
+            warned: Seldom::new(),
+            waits: Seldom::new(),
         };
         // SAFETY: these are functions.
         unsafe {
@@ -97,7 +106,7 @@ impl Shared {
         if WARNINGS.load(Ordering::Relaxed) {
             let text = self.warning.lock().clone();
             if let Some(text) = text
-                && self.due(Park.now())
+                && self.warned.due(Park.now())
             {
                 SYSTEM.report("uma_zalloc", format_args!("[zone: {zone}] {}", *text));
             }
@@ -107,12 +116,19 @@ impl Shared {
             unsafe { action(self.handle.load(Ordering::Acquire), 1) }
         }
     }
+}
 
-    fn due(&self, now: u64) -> bool {
-        let last = self.warned.load(Ordering::Relaxed);
+impl Seldom {
+    pub(super) const fn new() -> Self {
+        Self { last: AtomicU64::new(0) }
+    }
+
+    /// Whether it is time, at so many nanoseconds. Of several who ask at once, one is told so.
+    pub(super) fn due(&self, now: u64) -> bool {
+        let last = self.last.load(Ordering::Relaxed);
         let now = now.saturating_add(1);
         (last == 0 || now.saturating_sub(last) >= WARNING_INTERVAL)
-            && self.warned.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && self.last.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -122,8 +138,8 @@ mod tests {
 
     #[test]
     fn a_warning_is_due_every_five_minutes() {
-        let shared = Shared::new(8, &Given::default());
+        let said = Seldom::new();
         let due = [0, 1, WARNING_INTERVAL - 1, WARNING_INTERVAL, WARNING_INTERVAL + 1];
-        assert_eq!(due.map(|now| shared.due(now)), [true, false, false, true, false]);
+        assert_eq!(due.map(|now| said.due(now)), [true, false, false, true, false]);
     }
 }

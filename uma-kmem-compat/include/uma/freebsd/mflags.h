@@ -1,6 +1,10 @@
 /*
  * M_*: how to allocate, for zones and for malloc(9), with FreeBSD's values. Exactly one of M_NOWAIT and
  * M_WAITOK belongs there.
+ *
+ * M_WAITOK waits as long as it takes, at a zone's limit and for memory, which may be freed into any zone or come
+ * from the zone's supplier of pages; the policy freebsd.waitok can have it end the process or return NULL instead.
+ * With M_NOVM it waits at the limit only.
  */
 #ifndef UMA_FREEBSD_MFLAGS_H
 #define UMA_FREEBSD_MFLAGS_H

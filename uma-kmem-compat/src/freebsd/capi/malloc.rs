@@ -6,7 +6,8 @@ use core::ptr;
 use super::boundary;
 use crate::common::memory::{NoMemory, boxed};
 use crate::common::{text, unusable};
-use crate::freebsd::malloc::{malloc_aligned, zfree};
+use crate::freebsd::malloc::{WAITS, malloc_aligned, zfree};
+use crate::freebsd::waitok::{self, Want};
 use crate::freebsd::{M, SYSTEM, Type, free, malloc, malloc_usable_size, realloc, reallocf};
 use crate::sync::{AtomicPtr, Ordering};
 
@@ -60,7 +61,7 @@ static uma_freebsd_M_CACHE: MallocType =
 #[unsafe(no_mangle)]
 static uma_freebsd_M_DEVBUF: MallocType = MallocType::new(c"devbuf", c"device driver memory");
 
-/// Runs `body` with the type, or reports that there is none.
+/// Runs `body` with the type, or reports that there is none. `waits` says whether the memory for it is waited for.
 ///
 /// # Safety
 ///
@@ -68,6 +69,7 @@ static uma_freebsd_M_DEVBUF: MallocType = MallocType::new(c"devbuf", c"device dr
 unsafe fn with<R>(
     function: &'static str,
     of: *const MallocType,
+    waits: bool,
     otherwise: R,
     body: impl FnOnce(&Type) -> R,
 ) -> R {
@@ -77,24 +79,41 @@ unsafe fn with<R>(
             return otherwise;
         }
         // SAFETY: the caller says so.
-        match unsafe { of.as_ref() } {
-            Some(of) => match of.get() {
-                Ok(of) => body(of),
-                Err(error) => {
-                    SYSTEM.report(function, format_args!("a type: {error}"));
-                    otherwise
-                }
-            },
-            None => {
-                SYSTEM.misuse(function, format_args!("the type is null"));
+        let Some(of) = (unsafe { of.as_ref() }) else {
+            SYSTEM.misuse(function, format_args!("the type is null"));
+            return otherwise;
+        };
+        let found = match of.get() {
+            Err(error) if waits => {
+                waitok::insist(function, error, |_| Want::Memory, &WAITS, || of.get()).ok_or(error)
+            }
+            found => found,
+        };
+        match found {
+            Ok(of) => body(of),
+            Err(error) => {
+                SYSTEM.report(function, format_args!("a type: {error}"));
                 otherwise
             }
         }
     })
 }
 
-fn flags(flags: c_int) -> M {
-    M::from_bits_retain(flags as u32)
+/// The same for an allocation with these flags.
+///
+/// # Safety
+///
+/// As [`with`].
+unsafe fn with_flags(
+    function: &'static str,
+    of: *const MallocType,
+    flags: c_int,
+    body: impl FnOnce(&Type, M) -> *mut c_void,
+) -> *mut c_void {
+    let flags = M::from_bits_retain(flags as u32);
+    let waits = flags.contains(M::WAITOK);
+    // SAFETY: the caller's duty is passed on unchanged.
+    unsafe { with(function, of, waits, ptr::null_mut(), |of| body(of, flags)) }
 }
 
 /// # Safety
@@ -103,7 +122,7 @@ fn flags(flags: c_int) -> M {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn uma_freebsd_malloc_init(of: *mut MallocType) {
     // SAFETY: the caller's duty is passed on unchanged.
-    unsafe { with("malloc_init", of, (), |_| ()) }
+    unsafe { with("malloc_init", of, false, (), |_| ()) }
 }
 
 /// # Safety
@@ -132,7 +151,7 @@ unsafe extern "C" fn uma_freebsd_malloc(
     wait: c_int,
 ) -> *mut c_void {
     // SAFETY: the caller's duty is passed on unchanged.
-    unsafe { with("malloc", of, ptr::null_mut(), |of| malloc(size, of, flags(wait))) }
+    unsafe { with_flags("malloc", of, wait, |of, flags| malloc(size, of, flags)) }
 }
 
 /// # Safety
@@ -145,9 +164,9 @@ unsafe extern "C" fn uma_freebsd_malloc_aligned(
     of: *mut MallocType,
     wait: c_int,
 ) -> *mut c_void {
-    let null = ptr::null_mut();
+    let body = |of: &Type, flags| malloc_aligned(size, align, of, flags);
     // SAFETY: the caller's duty is passed on unchanged.
-    unsafe { with("malloc_aligned", of, null, |of| malloc_aligned(size, align, of, flags(wait))) }
+    unsafe { with_flags("malloc_aligned", of, wait, body) }
 }
 
 /// Null, or a report with `M_WAITOK`, if the product overflows.
@@ -163,15 +182,15 @@ unsafe extern "C" fn uma_freebsd_mallocarray(
     wait: c_int,
 ) -> *mut c_void {
     const NAME: &str = "mallocarray";
-    let body = |of: &Type| match count.checked_mul(size) {
-        Some(bytes) => malloc(bytes, of, flags(wait)),
+    let body = |of: &Type, flags| match count.checked_mul(size) {
+        Some(bytes) => malloc(bytes, of, flags),
         None => {
             SYSTEM.misuse(NAME, format_args!("{count} times {size} bytes overflow"));
             ptr::null_mut()
         }
     };
     // SAFETY: the caller's duty is passed on unchanged.
-    unsafe { with(NAME, of, ptr::null_mut(), body) }
+    unsafe { with_flags(NAME, of, wait, body) }
 }
 
 /// # Safety
@@ -180,7 +199,7 @@ unsafe extern "C" fn uma_freebsd_mallocarray(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn uma_freebsd_free(at: *mut c_void, of: *mut MallocType) {
     // SAFETY: the caller's duty is passed on unchanged.
-    unsafe { with("free", of, (), |of| free(at, of)) }
+    unsafe { with("free", of, false, (), |of| free(at, of)) }
 }
 
 /// # Safety
@@ -189,7 +208,7 @@ unsafe extern "C" fn uma_freebsd_free(at: *mut c_void, of: *mut MallocType) {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn uma_freebsd_zfree(at: *mut c_void, of: *mut MallocType) {
     // SAFETY: the caller's duty is passed on unchanged.
-    unsafe { with("zfree", of, (), |of| zfree(at, of)) }
+    unsafe { with("zfree", of, false, (), |of| zfree(at, of)) }
 }
 
 /// # Safety
@@ -203,7 +222,7 @@ unsafe extern "C" fn uma_freebsd_realloc(
     wait: c_int,
 ) -> *mut c_void {
     // SAFETY: the caller's duty is passed on unchanged.
-    unsafe { with("realloc", of, ptr::null_mut(), |of| realloc(at, size, of, flags(wait))) }
+    unsafe { with_flags("realloc", of, wait, |of, flags| realloc(at, size, of, flags)) }
 }
 
 /// # Safety
@@ -217,7 +236,7 @@ unsafe extern "C" fn uma_freebsd_reallocf(
     wait: c_int,
 ) -> *mut c_void {
     // SAFETY: the caller's duty is passed on unchanged.
-    unsafe { with("reallocf", of, ptr::null_mut(), |of| reallocf(at, size, of, flags(wait))) }
+    unsafe { with_flags("reallocf", of, wait, |of, flags| reallocf(at, size, of, flags)) }
 }
 
 #[unsafe(no_mangle)]
@@ -253,5 +272,5 @@ unsafe extern "C" fn uma_freebsd_malloc_type_stats(of: *mut MallocType, into: *m
         unsafe { into.write(Stats { allocs, frees, bytes, high, sizes }) };
     };
     // SAFETY: the caller's duty is passed on unchanged.
-    unsafe { with(NAME, of, (), body) }
+    unsafe { with(NAME, of, false, (), body) }
 }

@@ -3,12 +3,12 @@
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
-use uma::core::{AllocError, Item, Reclaim, Request};
+use uma::core::{Item, Request};
 use uma::{ZoneError, ZoneFlags as EngineFlags};
 
 use super::{Kind, Zone};
 use crate::freebsd::deferred::{Deferred, DoubleFree};
-use crate::freebsd::{M, SYSTEM, WAITOK};
+use crate::freebsd::{M, SYSTEM, waitok};
 
 impl Zone {
     /// An item, or `None` (`uma_zalloc`).
@@ -19,7 +19,8 @@ impl Zone {
     }
 
     /// An item, whose ctor is passed `arg` (`uma_zalloc_arg`). `None` if a callback refused; without
-    /// [`M::WAITOK`], also if the limit is reached or there are no pages.
+    /// [`M::WAITOK`], also if the limit is reached or there are no pages. With it, both are waited for, as
+    /// `freebsd.waitok` has it; no pages are with [`M::NOVM`].
     ///
     /// # Safety
     ///
@@ -57,35 +58,27 @@ impl Zone {
             Err(error) => {
                 // SAFETY: the caller's duty is passed on unchanged.
                 let again = || unsafe { self.engine().alloc(arg.cast(), request) };
-                self.insist(function, request, &error, again)
+                self.insist(function, request, error, again)
             }
         }
     }
 
-    /// An allocation has failed: if it may wait, drains all zones and tries again, once.
+    /// An allocation has failed: if it may wait for pages, tries as hard as the policy has it.
     #[cold]
     #[inline(never)]
     fn insist(
         &self,
         function: &str,
         request: Request,
-        error: &ZoneError,
+        error: ZoneError,
         again: impl Fn() -> Result<Item, ZoneError>,
     ) -> Option<NonNull<u8>> {
-        let short = matches!(error.reason(), AllocError::Pages(_) | AllocError::Metadata);
-        if !short || !request.may_wait() || !request.may_take_pages() {
+        if !request.may_wait() || !request.may_take_pages() {
             return None;
         }
-        uma::reclaim(Reclaim::DrainCpu);
-        match again() {
-            Ok(item) => Some(item.as_non_null()),
-            Err(error) => {
-                if WAITOK.get() == "abort" {
-                    SYSTEM.fatal(function, format_args!("M_WAITOK, but {error}"));
-                }
-                None
-            }
-        }
+        let want = |error: &ZoneError| error.reason().into();
+        let item = waitok::insist(function, error, want, &self.shared.waits, again)?;
+        Some(item.as_non_null())
     }
 
     /// Frees an item (`uma_zfree`).

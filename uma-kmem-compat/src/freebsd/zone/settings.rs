@@ -6,9 +6,11 @@ use uma::ZoneError;
 use uma::core::Request;
 
 use super::Zone;
+use crate::freebsd::WAITOK;
 use crate::freebsd::callbacks::{AllocPages, Era, Fini, FreePages, Init, Maxaction};
 use crate::freebsd::deferred::Deferred;
 use crate::freebsd::pages::Aside;
+use crate::freebsd::waitok::{self, Want};
 
 impl Zone {
     /// At most so many items may be in use (`uma_zone_set_max`), exactly; 0 changes nothing. Returns the limit.
@@ -82,13 +84,33 @@ impl Zone {
         true
     }
 
-    /// Makes slabs for so many items now (`uma_prealloc`).
+    /// Makes slabs for so many items now, beside those there are (`uma_prealloc`). Where there are no pages it waits
+    /// for them if `freebsd.waitok` is so; but not if they were [set aside](Self::reserve_kva), and come from nowhere
+    /// else, nor for a secondary zone. What a drain gives back meanwhile is made again.
     ///
     /// # Errors
     ///
-    /// If there were not pages enough, or the items do not come from slabs.
+    /// If there were not pages enough, and it does not wait; or the items do not come from slabs.
     pub fn prealloc(&self, items: u64) -> Result<(), ZoneError> {
-        self.engine().prealloc(items)
+        let before = self.stats();
+        let waits = |error: &ZoneError| {
+            WAITOK.get() == "wait"
+                && Want::from(error.reason()) == Want::Memory
+                && !before.secondary
+                && self.shared.region.get().is_none()
+        };
+        let error = match self.engine().prealloc(items) {
+            Err(error) if waits(&error) => error,
+            result => return result,
+        };
+        let per_slab = u64::from(before.per_slab.max(1));
+        let goal = before.slabs.saturating_add(items.div_ceil(per_slab));
+        let rest = || {
+            let missing = goal.saturating_sub(self.stats().slabs);
+            self.engine().prealloc(missing.saturating_mul(per_slab))
+        };
+        let want = |error: &ZoneError| error.reason().into();
+        waitok::insist("uma_prealloc", error, want, &self.shared.waits, rest).ok_or(error)
     }
 
     /// Sets who supplies pages, and who takes them back (`uma_zone_set_allocf`, `uma_zone_set_freef`). Only a cold

@@ -42,10 +42,13 @@ static void sizes(void)
 	free(NULL, M_MINE);
 	CHECK_EQ(malloc_usable_size(NULL), 0);
 	CHECK(malloc((size_t)-1 / 2, M_MINE, M_NOWAIT) == NULL);
+	/* Nobody waits for what no address space has. */
+	CHECK_ABORTS("M_WAITOK, but", malloc((size_t)-1 / 2, M_MINE, M_WAITOK));
+	CHECK_EQ(uma_compat_set_policy("freebsd.waitok", "abort"), 0);
 	CHECK_ABORTS("M_WAITOK, but", malloc((size_t)-1 / 2, M_MINE, M_WAITOK));
 	CHECK_EQ(uma_compat_set_policy("freebsd.waitok", "null"), 0);
 	CHECK(malloc((size_t)-1 / 2, M_MINE, M_WAITOK) == NULL);
-	CHECK_EQ(uma_compat_set_policy("freebsd.waitok", "abort"), 0);
+	CHECK_EQ(uma_compat_set_policy("freebsd.waitok", "wait"), 0);
 }
 
 static void changes_of_size(void)

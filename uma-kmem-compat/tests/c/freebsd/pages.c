@@ -69,10 +69,14 @@ static void exhausted(void)
 	mine = uma_zcreate("none", 64, NULL, NULL, NULL, NULL, UMA_ALIGN_PTR, 0);
 	uma_zone_set_allocf(mine, pages);
 	CHECK(uma_zalloc(mine, M_NOWAIT) == NULL);
+	CHECK_EQ(uma_compat_set_policy("freebsd.waitok", "abort"), 0);
 	CHECK_ABORTS("M_WAITOK, but", uma_zalloc(mine, M_WAITOK));
+	CHECK_ABORTS("10 items", uma_prealloc(mine, 10));
 	CHECK_EQ(uma_compat_set_policy("freebsd.waitok", "null"), 0);
 	CHECK(uma_zalloc(mine, M_WAITOK) == NULL);
-	CHECK_EQ(uma_compat_set_policy("freebsd.waitok", "abort"), 0);
+	CHECK_ABORTS("10 items", uma_prealloc(mine, 10));
+	/* See waitok.c. */
+	CHECK_EQ(uma_compat_set_policy("freebsd.waitok", "wait"), 0);
 	failing = 0;
 	uma_zdestroy(mine);
 }

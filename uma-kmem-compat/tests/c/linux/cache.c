@@ -310,6 +310,66 @@ static void bulk_without_memory(void)
 	CHECK_EQ(status, 0);
 }
 
+/* __GFP_NOFAIL is served by what another thread frees into another cache, and that keeps. */
+enum { RICHES = 256 };
+static struct kmem_cache *rich;
+static void *riches[RICHES];
+
+static void *free_elsewhere(void *unused)
+{
+	struct timespec moment = { 0, 10 * 1000 * 1000 };
+
+	/* When it was said that somebody waits. */
+	do
+		nanosleep(&moment, NULL);
+	while (!__atomic_load_n(&check_count, __ATOMIC_ACQUIRE));
+	for (int i = 0; i < RICHES; i++)
+		kmem_cache_free(rich, riches[i]);
+	return unused;
+}
+
+static void memory_of_another_cache(void)
+{
+	const struct rlimit bound = { 256ul << 20, 256ul << 20 };
+	const int most = (256 << 20) / 4096;
+	int status;
+	pid_t child = fork();
+
+	CHECK(child >= 0);
+	if (child == 0) {
+		struct kmem_cache *poor = kmem_cache_create("poor", 4096, 0, 0, NULL);
+		pthread_t thread;
+		char *object;
+		int count = 0;
+
+		alarm(120);
+		rich = kmem_cache_create("rich", 4096, 0, 0, NULL);
+		CHECK(rich != NULL && poor != NULL);
+		for (int i = 0; i < RICHES; i++)
+			CHECK((riches[i] = kmem_cache_alloc(rich, GFP_KERNEL)) != NULL);
+		CHECK_EQ(pthread_create(&thread, NULL, free_elsewhere, NULL), 0);
+		CHECK_EQ(setrlimit(RLIMIT_AS, &bound), 0);
+		while ((object = kmem_cache_alloc(poor, GFP_NOWAIT)) != NULL) {
+			CHECK(++count <= most);
+			*object = 'a';
+		}
+		CHECK_REPORTS(0, "");
+		/* Everything is drained before anybody waits, which may give some more. */
+		do {
+			CHECK((object = kmem_cache_alloc(poor, GFP_KERNEL | __GFP_NOFAIL)) != NULL);
+			CHECK(++count <= most);
+			*object = 'a';
+		} while (check_count == 0);
+		CHECK_EQ(pthread_join(thread, NULL), 0);
+		CHECK_REPORTS(1, "__GFP_NOFAIL: there is no memory for cache \"poor\"; waiting");
+		CHECK_EQ(uma_linux_kmem_cache_active(rich), 0);
+		CHECK_EQ(uma_linux_kmem_cache_active(poor), count);
+		_exit(0);
+	}
+	CHECK(waitpid(child, &status, 0) == child);
+	CHECK_EQ(status, 0);
+}
+
 /* Gives everything back, and says whether nothing is left. */
 static void shrink(void)
 {
@@ -335,8 +395,10 @@ int main(void)
 	zeros();
 	gfp_flags();
 	bulk();
-	if (!getenv("UMA_TEST_SHORT") || !*getenv("UMA_TEST_SHORT"))
+	if (!getenv("UMA_TEST_SHORT") || !*getenv("UMA_TEST_SHORT")) {
 		bulk_without_memory();
+		memory_of_another_cache();
+	}
 	shrink();
 	CHECK_REPORTS(0, "");
 	return 0;
