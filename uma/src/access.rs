@@ -43,8 +43,6 @@ impl HostAccess {
         static CHOSEN: AtomicU8 = AtomicU8::new(UNKNOWN);
         let mut chosen = CHOSEN.load(Ordering::Acquire);
         if chosen == UNKNOWN {
-            #[cfg(unix)]
-            crate::fork::install();
             let wish = if Self::wished().rseq.is_some() { RSEQ } else { LOCKS };
             let first = CHOSEN.compare_exchange(UNKNOWN, wish, Ordering::AcqRel, Ordering::Acquire);
             chosen = first.map_or_else(|first| first, |_| wish);

@@ -20,30 +20,103 @@
 //! drain that is waited for may be waiting for one of them, in a supplier of the user's. So if they are not to be
 //! had at once, everything is let go of and taken again.
 //!
-//! The handlers are installed with the first zone and stay.
+//! The handlers are installed before anybody gets at what the locks guard: with the first use of any part of the
+//! platform, by whichever thread. They stay.
 
+use core::cell::Cell;
 use core::fmt;
 use core::ptr;
 
 use uma_core::Process;
 
-use crate::Platform;
 use crate::access::complain;
-use crate::host::{Host, METADATA, PAGES};
+use crate::host::{METADATA, PAGES, REGISTRY};
 use crate::lock::in_child;
-use crate::sync::{AtomicBool, AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 
-/// Sees to it that forks go well from now on.
+/// Whether the handlers are installed.
+static INSTALLED: Once = Once::new();
+
+std::thread_local! {
+    /// Whether this thread is in the middle of a [`Once`].
+    static AT_IT: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread has taken the locks for a fork that it makes.
+    static PREPARED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Sees to it that forks go well from now on, before it returns.
+#[inline]
 pub(crate) fn install() {
-    static INSTALLED: AtomicBool = AtomicBool::new(false);
-    // Not `Once`, which would keep others waiting, also in a child that was forked meanwhile.
-    if INSTALLED.swap(true, Ordering::AcqRel) {
-        return;
+    INSTALLED.see_to(|| {
+        // SAFETY: the three handlers live as long as the program, and may be called at any fork.
+        let refused = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+        if refused != 0 {
+            complain(format_args!(
+                "no memory for fork handlers: do not fork while zones are in use"
+            ));
+        }
+    });
+}
+
+/// What is done once, before anybody goes on who needs it: who went on sooner could have a lock of which a fork
+/// does not know.
+///
+/// Not that of the standard library. In a copy of the process that was made while a thread was at it, that would
+/// wait for ever for the thread, which is not there. Here somebody else does it then: so it may be that it is done
+/// already.
+struct Once {
+    /// `NOT_YET`, `DONE`, or the number of the process that has a thread at it.
+    state: AtomicUsize,
+}
+
+impl Once {
+    const NOT_YET: usize = 0;
+    const DONE: usize = usize::MAX;
+
+    const fn new() -> Self {
+        Self { state: AtomicUsize::new(Self::NOT_YET) }
     }
-    // SAFETY: the three handlers live as long as the program, and may be called at any fork.
-    let refused = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
-    if refused != 0 {
-        complain(format_args!("no memory for fork handlers: do not fork while zones are in use"));
+
+    fn is_done(&self) -> bool {
+        self.state.load(Ordering::Acquire) == Self::DONE
+    }
+
+    fn done(&self) {
+        self.state.store(Self::DONE, Ordering::Release);
+    }
+
+    /// Has it done, or waits until it is. Returns at once on a thread that is at it: what it calls may allocate
+    /// memory, and that by us.
+    #[inline]
+    fn see_to(&self, work: impl FnOnce()) {
+        if !self.is_done() && !AT_IT.get() && self.begin() {
+            AT_IT.set(true);
+            work();
+            AT_IT.set(false);
+            self.done();
+        }
+    }
+
+    /// Returns whether it is for this thread to do; if not, it is done.
+    #[cold]
+    fn begin(&self) -> bool {
+        let here = std::process::id() as usize;
+        loop {
+            let state = self.state.load(Ordering::Acquire);
+            if state == Self::DONE {
+                return false;
+            }
+            // Nobody is at it, or one who is not in this copy.
+            if state != here
+                && self
+                    .state
+                    .compare_exchange(state, here, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+            {
+                return true;
+            }
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -69,7 +142,7 @@ pub struct ForkLocks {
     try_prefork: fn() -> bool,
     postfork: unsafe fn(Process),
     next: AtomicPtr<ForkLocks>,
-    installed: AtomicBool,
+    installed: Once,
 }
 
 /// All that are installed: a list that only grows.
@@ -81,15 +154,25 @@ impl ForkLocks {
     /// `try_prefork` that returned `true`, on the same thread, and lets go. A [`HostLock`](crate::HostLock)
     /// that `postfork` lets go of in the copy is as new. Neither uses a zone.
     pub const fn new(try_prefork: fn() -> bool, postfork: unsafe fn(Process)) -> Self {
-        let (next, installed) = (AtomicPtr::new(ptr::null_mut()), AtomicBool::new(false));
+        let (next, installed) = (AtomicPtr::new(ptr::null_mut()), Once::new());
         Self { try_prefork, postfork, next, installed }
     }
 
-    /// Has every fork from now on take them. Does nothing the second time.
+    /// Has every fork from now on take them. Does nothing the second time. To be called before any of them is
+    /// taken, by every thread that takes them: it waits while another is about to do it.
     pub fn install(&'static self) {
         install();
-        if self.installed.swap(true, Ordering::AcqRel) {
-            return;
+        self.installed.see_to(|| self.enlist());
+    }
+
+    /// Enters the list, unless a thread that is not in this copy of the process has done so.
+    fn enlist(&'static self) {
+        let mut at = Self::first();
+        while let Some(locks) = at {
+            if ptr::eq(locks, self) {
+                return;
+            }
+            at = locks.next();
         }
         let me = ptr::from_ref(self).cast_mut();
         let push = |first| {
@@ -113,7 +196,9 @@ impl ForkLocks {
 
 impl fmt::Debug for ForkLocks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ForkLocks").field("installed", &self.installed).finish_non_exhaustive()
+        f.debug_struct("ForkLocks")
+            .field("installed", &self.installed.is_done())
+            .finish_non_exhaustive()
     }
 }
 
@@ -156,27 +241,40 @@ unsafe fn let_others_go(
 }
 
 extern "C" fn prepare() {
+    // They may be installed twice in a copy (see `Once`).
+    if PREPARED.get() {
+        return;
+    }
     loop {
-        Host.registry().prefork();
+        REGISTRY.prefork();
         METADATA.prefork();
         PAGES.prefork();
         if take_others() {
+            PREPARED.set(true);
             return;
         }
         // SAFETY: all were taken just now, on this thread.
         unsafe { let_engine_go(Process::Original) };
-        Host.registry().settle();
+        REGISTRY.settle();
         std::thread::yield_now();
     }
 }
 
 extern "C" fn parent() {
+    if !PREPARED.replace(false) {
+        return;
+    }
     // SAFETY: `prepare` ran on this thread just before.
     unsafe { let_go(Process::Original) };
-    Host.registry().settle();
+    REGISTRY.settle();
 }
 
 extern "C" fn child() {
+    // The thread that installed us may not be here to say so.
+    INSTALLED.done();
+    if !PREPARED.replace(false) {
+        return;
+    }
     // SAFETY: `prepare` ran on the thread that this one is the copy of.
     in_child(|| unsafe { let_go(Process::Copy) });
 }
@@ -200,6 +298,87 @@ unsafe fn let_engine_go(process: Process) {
     unsafe {
         PAGES.postfork();
         METADATA.postfork(process);
-        Host.registry().postfork(process);
+        REGISTRY.postfork(process);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::alloc::Layout;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
+    use uma_core::Request;
+
+    use super::*;
+    use crate::RawZone;
+
+    /// What a copy of the process ends with that does this.
+    fn ended(work: impl FnOnce() -> bool) -> i32 {
+        // SAFETY: the copy leaves at once; what it does meanwhile is made for that.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: a signal ends a copy that waits for ever.
+            unsafe { libc::alarm(20) };
+            let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            // SAFETY: ends the copy.
+            unsafe { libc::_exit(i32::from(!fine.is_ok_and(|fine| fine))) };
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child that was made above.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        status
+    }
+
+    /// Who comes while another is at it goes on when it is done; in a copy without the other, does it himself.
+    #[test]
+    fn once_for_all() {
+        static ONCE: Once = Once::new();
+        static DONE: AtomicBool = AtomicBool::new(false);
+        let ((begun, begins), (go_on, goes_on)) = (channel(), channel());
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                ONCE.see_to(|| {
+                    begun.send(()).unwrap();
+                    goes_on.recv().unwrap();
+                    ONCE.see_to(|| unreachable!("this thread is at it"));
+                    DONE.store(true, Ordering::Relaxed);
+                });
+            });
+            begins.recv().unwrap();
+            let in_copy = ended(|| {
+                let mut mine = false;
+                ONCE.see_to(|| mine = true);
+                mine && ONCE.is_done()
+            });
+            let late = scope.spawn(|| {
+                ONCE.see_to(|| unreachable!("another is at it"));
+                DONE.load(Ordering::Relaxed)
+            });
+            // Too short a time fails to find out, and is no error.
+            thread::sleep(Duration::from_millis(20));
+            go_on.send(()).unwrap();
+            assert!(late.join().unwrap(), "went on before it was done");
+            assert_eq!(in_copy, 0, "in the copy");
+        });
+    }
+
+    /// It can happen in the copy of a process in which a thread was about to install them.
+    #[test]
+    fn handlers_that_are_installed_twice() {
+        static ZONE: RawZone = RawZone::builder("twice", Layout::new::<[u64; 3]>()).lazy();
+        let use_zone = || {
+            // SAFETY: it came from there and is not used.
+            ZONE.alloc(Request::NOWAIT).map(|item| unsafe { ZONE.free(item) }).is_ok()
+        };
+        let in_copy = ended(|| {
+            install();
+            // SAFETY: as in `install`.
+            let refused = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+            refused == 0 && use_zone() && ended(use_zone) == 0 && use_zone()
+        });
+        assert_eq!(in_copy, 0);
     }
 }

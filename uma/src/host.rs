@@ -28,7 +28,14 @@ const LARGEST_PAGE: usize = if cfg!(any(
 };
 pub(crate) static METADATA: MetaKegs<&'static MmapPages<HostLock>, HostLock> =
     MetaKegs::with_page_size(&PAGES, LARGEST_PAGE);
-static REGISTRY: Registry<HostLock> = Registry::new();
+pub(crate) static REGISTRY: Registry<HostLock> = Registry::new();
+
+/// Before anybody is led to one of these, whose locks he may take.
+#[inline]
+fn survive_forks() {
+    #[cfg(unix)]
+    crate::fork::install();
+}
 
 /// The platform of an ordinary process: pages by mmap, one slot per CPU of the machine, waiting by
 /// parking threads, and one registry for all zones of the process.
@@ -44,6 +51,7 @@ impl Host {
     /// Gives back what the suppliers of pages and metadata hold beyond need. See
     /// [`reclaim`](crate::reclaim), which does this after reclaiming every zone.
     pub(crate) fn trim() {
+        survive_forks();
         METADATA.reclaim();
         PAGES.trim();
     }
@@ -58,10 +66,12 @@ unsafe impl Platform for Host {
     type Metadata = &'static MetaKegs<&'static MmapPages<HostLock>, HostLock>;
 
     fn pages(&self) -> Self::Pages {
+        survive_forks();
         &PAGES
     }
 
     fn cpus(&self) -> HostAccess {
+        survive_forks();
         HostAccess::chosen()
     }
 
@@ -70,10 +80,12 @@ unsafe impl Platform for Host {
     }
 
     fn metadata(&self) -> Self::Metadata {
+        survive_forks();
         &METADATA
     }
 
     fn registry(&self) -> &Registry<HostLock> {
+        survive_forks();
         &REGISTRY
     }
 
