@@ -126,10 +126,13 @@ static void pages_that_come_later(void)
 /* All pages are in one zone; who waits in another is served by what is freed into the first. */
 static uma_zone_t rich;
 static void *riches[1000];
-static int count;
+static int count, ready;
 
 static void *free_elsewhere(void *unused)
 {
+	/* What the C library has for a thread that comes here, it has while there is memory. */
+	uma_zfree(rich, uma_zalloc(rich, M_NOWAIT));
+	__atomic_store_n(&ready, 1, __ATOMIC_RELEASE);
 	until_somebody_waits();
 	for (int i = 0; i < count; i++)
 		uma_zfree(rich, riches[i]);
@@ -276,9 +279,11 @@ static void memory_of_malloc(enum form how)
 
 		alarm(60);
 		rich = uma_zcreate("rich", 1 << 20, NULL, NULL, NULL, NULL, UMA_ALIGN_PTR, 0);
-		for (count = 0; count < 4; count++)
+		for (count = 0; count < 8; count++)
 			CHECK((riches[count] = uma_zalloc(rich, M_NOWAIT)) != NULL);
 		CHECK_EQ(pthread_create(&thread, NULL, free_elsewhere, NULL), 0);
+		while (!__atomic_load_n(&ready, __ATOMIC_ACQUIRE))
+			usleep(1000);
 		CHECK_EQ(setrlimit(RLIMIT_AS, &bound), 0);
 		while (malloc(1 << 20, M_MINE, M_NOWAIT) != NULL)
 			CHECK(++more <= 256);

@@ -311,14 +311,18 @@ static void bulk_without_memory(void)
 }
 
 /* __GFP_NOFAIL is served by what another thread frees into another cache, and that keeps. */
-enum { RICHES = 256 };
+enum { RICHES = 512 };
 static struct kmem_cache *rich;
 static void *riches[RICHES];
+static int ready;
 
 static void *free_elsewhere(void *unused)
 {
 	struct timespec moment = { 0, 10 * 1000 * 1000 };
 
+	/* What the C library has for a thread that comes here, it has while there is memory. */
+	kmem_cache_free(rich, kmem_cache_alloc(rich, GFP_NOWAIT));
+	__atomic_store_n(&ready, 1, __ATOMIC_RELEASE);
 	/* When it was said that somebody waits. */
 	do
 		nanosleep(&moment, NULL);
@@ -348,6 +352,8 @@ static void memory_of_another_cache(void)
 		for (int i = 0; i < RICHES; i++)
 			CHECK((riches[i] = kmem_cache_alloc(rich, GFP_KERNEL)) != NULL);
 		CHECK_EQ(pthread_create(&thread, NULL, free_elsewhere, NULL), 0);
+		while (!__atomic_load_n(&ready, __ATOMIC_ACQUIRE))
+			usleep(1000);
 		CHECK_EQ(setrlimit(RLIMIT_AS, &bound), 0);
 		while ((object = kmem_cache_alloc(poor, GFP_NOWAIT)) != NULL) {
 			CHECK(++count <= most);
