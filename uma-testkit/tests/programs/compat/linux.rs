@@ -173,20 +173,13 @@ impl Cache for KmemCache {
             out: AtomicU64::new(0),
         }));
         let functions = Functions { alloc: element, free: no_element, data: data.cast() };
+        // Also if a constructor unwinds.
+        let without_pool = WithoutPool(data);
         // SAFETY: the functions take this data, which outlives the pool.
-        let pool = unsafe { Mempool::create(least, functions, Gfp::KERNEL) };
-        match pool {
-            Ok(pool) => {
-                assert_eq!(pool.reserve(), (least.max(1), least.max(1)));
-                Some(Box::new(Pool { pool: ManuallyDrop::new(pool), data }))
-            }
-            Err(_) => {
-                // SAFETY: it came from the box above, and there is no pool.
-                let data = unsafe { Box::from_raw(data) };
-                assert_eq!(data.out.load(SeqCst), 0, "elements of a pool that could not be made");
-                None
-            }
-        }
+        let pool = unsafe { Mempool::create(least, functions, Gfp::KERNEL) }.ok()?;
+        core::mem::forget(without_pool);
+        assert_eq!(pool.reserve(), (least.max(1), least.max(1)));
+        Some(Box::new(Pool { pool: ManuallyDrop::new(pool), data }))
     }
 
     fn destroy(self: Box<Self>) -> Result<(), (Box<dyn Cache>, u64)> {
@@ -201,6 +194,19 @@ struct Data {
     fails: FailPlan,
     refused: AtomicU64,
     out: AtomicU64,
+}
+
+/// The data of a pool that could not be made.
+struct WithoutPool(*mut Data);
+
+impl Drop for WithoutPool {
+    fn drop(&mut self) {
+        // SAFETY: it came from a box, and there is no pool.
+        let data = unsafe { Box::from_raw(self.0) };
+        if !std::thread::panicking() {
+            assert_eq!(data.out.load(SeqCst), 0, "elements of a pool that could not be made");
+        }
+    }
 }
 
 unsafe extern "C-unwind" fn element(gfp: u32, data: *mut c_void) -> *mut c_void {
