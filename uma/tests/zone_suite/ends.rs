@@ -52,6 +52,8 @@ fn use_it<H: Hooks + Clone + Send + Sync + 'static>(zone: &Made<H>) {
 }
 
 fn must_unwind(end: impl FnOnce()) {
+    // First, or what it keeps quiet would not come to `caught`.
+    crate::quiet_planned_panics();
     assert!(caught(end).expect_err("a hook unwinds").is_planned());
 }
 
