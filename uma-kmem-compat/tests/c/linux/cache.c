@@ -199,6 +199,11 @@ static void gfp_flags(void)
 		__GFP_ACCOUNT, __GFP_NORETRY, __GFP_NOFAIL, (gfp_t)-1 & ~__GFP_ZERO,
 	};
 	struct kmem_cache *cache = kmem_cache_create("gfp", 72, 0, 0, NULL);
+	cpu_set_t cpus;
+
+	/* What a CPU's cache was given it has for the next. */
+	CHECK_EQ(sched_getaffinity(0, sizeof(cpus), &cpus), 0);
+	check_stay();
 
 	CHECK_EQ(GFP_KERNEL, 0xcc0);
 	CHECK_EQ(GFP_NOWAIT, 0x800);
@@ -218,6 +223,7 @@ static void gfp_flags(void)
 		kmem_cache_free(cache, object);
 		kfree(memory);
 	}
+	(void)sched_setaffinity(0, sizeof(cpus), &cpus);
 	kmem_cache_destroy(cache);
 	CHECK_REPORTS(0, "");
 }
@@ -244,11 +250,16 @@ static void bulk(void)
 }
 
 /* __GFP_NOFAIL waits for memory, here for what another thread frees. */
+static int ready;
+
 static void *free_later(void *argument)
 {
 	void **both = argument;
 	struct timespec moment = { 0, 20 * 1000 * 1000 };
 
+	/* What the C library has for a thread that comes here, it has while there is memory. */
+	kfree(kmalloc(8, GFP_KERNEL));
+	__atomic_store_n(&ready, 1, __ATOMIC_RELEASE);
 	/* When it was said that somebody waits. */
 	do
 		nanosleep(&moment, NULL);
@@ -292,6 +303,8 @@ static void bulk_without_memory(void)
 		both[0] = cache;
 		both[1] = kmem_cache_alloc(cache, GFP_KERNEL);
 		CHECK_EQ(pthread_create(&thread, NULL, free_later, both), 0);
+		while (!__atomic_load_n(&ready, __ATOMIC_ACQUIRE))
+			usleep(1000);
 		CHECK_EQ(setrlimit(RLIMIT_AS, &bound), 0);
 		CHECK_EQ(kmem_cache_alloc_bulk(cache, GFP_NOWAIT, COUNT, objects), 0);
 		CHECK_EQ(uma_linux_kmem_cache_active(cache), 1);
@@ -314,7 +327,6 @@ static void bulk_without_memory(void)
 enum { RICHES = 512 };
 static struct kmem_cache *rich;
 static void *riches[RICHES];
-static int ready;
 
 static void *free_elsewhere(void *unused)
 {

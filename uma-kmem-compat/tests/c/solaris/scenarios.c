@@ -257,8 +257,13 @@ static void take_back(void *private)
 	}
 }
 
+static pthread_barrier_t hungry;
+
 static void *eat(void *unused)
 {
+	/* What the C library has for a thread that comes here, it has while there is memory. */
+	kmem_free(kmem_alloc(8, KM_SLEEP), 8);
+	pthread_barrier_wait(&hungry);
 	for (int i = 0; i < 4 * (MEMORY / PIECE) / EATERS; i++) {
 		void *object = kmem_cache_alloc(overcommit, KM_SLEEP);
 
@@ -290,6 +295,7 @@ static void overcommitted(void)
 {
 	pthread_t all[EATERS];
 
+	CHECK_EQ(pthread_barrier_init(&hungry, NULL, EATERS), 0);
 	overcommit = kmem_cache_create("overcommit", PIECE, 0, NULL, NULL, take_back, NULL, NULL, 0);
 	for (int t = 0; t < EATERS; t++)
 		CHECK_EQ(pthread_create(&all[t], NULL, eat, NULL), 0);
