@@ -140,7 +140,10 @@ static void yes(void)
 	CHECK(moved > 0);
 	CHECK_EQ(stat_of("move_yes"), moved);
 	CHECK_EQ(stat_of("move_callbacks"), asked);
-	/* One or two may have become free as caches were drained. */
+	/*
+	 * Once one more slab was gone than had been freed by moves, with locks on a busy machine. It is taken that it
+	 * became free as caches were drained; that was not shown.
+	 */
 	CHECK(stat_of("move_slabs_freed") <= before - after);
 	CHECK(stat_of("move_slabs_freed") + 2 >= before - after);
 	CHECK(stat_of("move_reclaimable") > 0);
