@@ -272,6 +272,59 @@ fn all_calls_refused_from_one_on() {
     }
 }
 
+/// What a map keeps its books in is mapped too: without that there is no map, no submap, and, once the books are full, no
+/// range; and each time nothing is left of the attempt.
+#[test]
+fn no_memory_for_its_books() {
+    let config = || MapConfig::new("test");
+    let books = |from: usize| {
+        let system = system();
+        system.plan("map", from, usize::MAX, libc::ENOMEM);
+        (Maps::with_system(config(), 1000 * PAGE, system), system)
+    };
+    // Tags of the arena come first, then what says which page belongs to what, then what the owners share.
+    let needed = (0..).find(|&from| books(from).0.is_ok()).unwrap();
+    let faults: Vec<MapFault> = (0..needed)
+        .map(|from| {
+            let (made, system) = books(from);
+            assert!(system.0.lock().unwrap().mapped.is_empty(), "a mapping is left");
+            made.err().unwrap().fault
+        })
+        .collect();
+    assert_eq!((faults[0], faults[needed - 1]), (MapFault::Metadata, MapFault::Metadata));
+
+    let (map, system) = books(usize::MAX);
+    let map = map.unwrap();
+    let made = || system.0.lock().unwrap().calls[kind_of("map")];
+    let refuse_from = |call| system.plan("map", call, usize::MAX, libc::ENOMEM);
+    let before = made();
+    drop(map.suballoc(None, 16 * PAGE, config()).unwrap());
+    let last = made() - before - 1;
+    refuse_from(made() + last);
+    let error = map.suballoc(None, 16 * PAGE, config()).err().unwrap();
+    assert_eq!((error.fault, map.stats().in_use), (MapFault::Metadata, 0));
+
+    // Every other page free, so that each takes tags of its own.
+    refuse_from(made());
+    let mut held = Vec::new();
+    let error = loop {
+        match map.alloc(PAGE, 2 * PAGE, KmFlags::VAONLY | KmFlags::CANFAIL) {
+            Ok(at) => held.push(at),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.fault, MapFault::Metadata, "{} ranges", held.len());
+    assert_eq!(map.stats().in_use, held.len() * PAGE);
+    system.0.lock().unwrap().plan = None;
+    held.push(map.alloc(PAGE, 2 * PAGE, KmFlags::VAONLY | KmFlags::CANFAIL).unwrap());
+    for at in held {
+        // SAFETY: the range is ours, and nobody uses it.
+        unsafe { map.free(at, PAGE, KmFlags::VAONLY).unwrap() };
+    }
+    map.destroy(|leak| panic!("{leak:?}")).unwrap();
+    assert!(system.0.lock().unwrap().mapped.is_empty(), "a mapping is left");
+}
+
 /// "UVM_KMF_CANFAIL Can fail even if UVM_KMF_NOWAIT is not specified and UVM_KMF_WAITVA is specified."
 #[test]
 fn canfail_can_fail_even_if_nowait_is_not_specified_and_waitva_is_specified() {

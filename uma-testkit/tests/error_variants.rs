@@ -1,9 +1,9 @@
 //! Every variant of every public error is asserted by a test.
 //!
 //! Read from the sources: the enums are those that implement `core::error::Error` or whose names end as those
-//! of errors do, and a variant counts as asserted where it stands in an assertion, or in a value with a
-//! name that an assertion of the same file uses. That is less than a proof that the error was really
-//! provoked, but a new variant that no test names is found.
+//! of errors do, and a variant counts as asserted where it stands alone in an assertion (not as one of several
+//! that would do), or in a value with a name that an assertion of the same file uses. That is less than a proof
+//! that the error was really provoked, but a new variant that no test names is found.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -169,6 +169,22 @@ fn asserted(source: &str) -> String {
     all + &named
 }
 
+/// Whether assertions name a variant, and not as one of several that would do.
+fn names_it_alone(asserted: &str, wanted: &str) -> bool {
+    asserted.match_indices(wanted).any(|(at, _)| {
+        let rest = &asserted[at + wanted.len()..];
+        let is_whole = !rest.starts_with(|char: char| char.is_alphanumeric());
+        let after = rest.trim_start();
+        let after = match after.starts_with(['(', '{']) {
+            true => &after[bracketed(after).len()..],
+            false => after,
+        };
+        let path = |char: char| char.is_alphanumeric() || "_:".contains(char);
+        let before = asserted[..at].trim_end_matches(path).trim_end();
+        is_whole && !after.trim_start().starts_with('|') && !before.ends_with('|')
+    })
+}
+
 /// `crate::Enum::Variant` of all public errors.
 fn all_variants() -> Vec<(&'static str, String, String)> {
     let mut found = Vec::new();
@@ -222,12 +238,9 @@ fn every_variant_of_every_error_is_asserted() {
     for (name, error, variant) in &variants {
         let paths = CRATES.iter().find(|(other, _)| other == name).unwrap().1;
         let wanted = format!("{error}::{variant}");
-        let ends = |rest: &str| !rest.starts_with(|char: char| char.is_alphanumeric());
         let is_asserted = tests.iter().any(|(own, text, asserted)| {
             (own.starts_with(home(name)) || paths.iter().any(|path| text.contains(path)))
-                && asserted
-                    .match_indices(&wanted)
-                    .any(|(at, _)| ends(&asserted[at + wanted.len()..]))
+                && names_it_alone(asserted, &wanted)
         });
         if !is_asserted {
             let face = name.rsplit('/').next().unwrap_or(name);
@@ -263,4 +276,8 @@ fn the_reader_reads() {
     let asserted = asserted(test);
     assert!(asserted.contains("ReadError::Two") && asserted.contains("Odd::Left"));
     assert!(!asserted.contains("ReadError::One") && !asserted.contains("ReadError::Three"));
+    let either =
+        "matches!(a, AnError::One(1) | an::AnError::Two { .. })\nassert_eq!(b, AnError::TwoOrSo)";
+    assert!(!names_it_alone(either, "AnError::One") && !names_it_alone(either, "AnError::Two"));
+    assert!(names_it_alone(either, "AnError::TwoOrSo"));
 }
