@@ -3,7 +3,7 @@
 //! that the table cannot be better than the code.
 //!
 //! Each cell runs in a process of its own, which is this program again with [`CELL`] set: most end by a
-//! signal.
+//! signal. Those of the tier `asan` run in a program that is built with the sanitizer, which `ci/asan.sh` does.
 
 #![cfg(all(target_os = "linux", feature = "std"))]
 
@@ -31,9 +31,10 @@ enum Tier {
     Debug,
     /// Every item is a sampled one.
     Sampled,
+    Asan,
 }
 
-const TIERS: [Tier; 4] = [Tier::Release, Tier::Hardened, Tier::Debug, Tier::Sampled];
+const TIERS: [Tier; 5] = [Tier::Release, Tier::Hardened, Tier::Debug, Tier::Sampled, Tier::Asan];
 
 impl Tier {
     fn hardening(self) -> Hardening {
@@ -42,7 +43,13 @@ impl Tier {
             Self::Hardened => Hardening::HARDENED,
             Self::Debug => Hardening::DEBUG,
             Self::Sampled => Hardening::sampled(1),
+            Self::Asan => Hardening::ASAN,
         }
+    }
+
+    /// Whether this program can show what the tier does.
+    fn can_run(self) -> bool {
+        self != Self::Asan || uma::debug::has_sanitizer()
     }
 }
 
@@ -54,6 +61,8 @@ enum End<'a> {
     Panic(&'a [&'a str]),
     /// By SIGSEGV at the access.
     Fault,
+    /// By the sanitizer at the access.
+    Sanitizer,
     /// At its own end, after these words were written.
     Report(&'a [&'a str]),
     /// At its own end, and nobody noticed.
@@ -225,7 +234,7 @@ mod cells {
         let zone = zone("victim", tier);
         let item = match tier {
             Tier::Release | Tier::Debug => before_a_slab(&zone),
-            Tier::Hardened | Tier::Sampled => alloc(&zone),
+            Tier::Hardened | Tier::Sampled | Tier::Asan => alloc(&zone),
         };
         for offset in 0..far(&zone) {
             // SAFETY: the misuse under test. A guard page comes, or all of it is memory of the zone, of which
@@ -291,23 +300,27 @@ fn run_with(name: &str, tier: Tier, wish: &str) -> (ExitStatus, String) {
 }
 
 /// What `docs/hardening.md` says of a test, in the order of `TIERS`.
-fn documented(test: &str) -> [String; 4] {
+fn documented(test: &str) -> [String; 5] {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/hardening.md");
     let page = std::fs::read_to_string(path).unwrap();
     let row = page.lines().find(|line| line.ends_with(&format!("| `{test}` |")));
     let row = row.unwrap_or_else(|| panic!("docs/hardening.md has no row of {test}"));
     let cells: Vec<&str> = row.split('|').map(str::trim).collect();
     // It has the tiers in another order.
-    [2, 4, 5, 3].map(|column| cells[column].to_owned())
+    [2, 4, 5, 3, 6].map(|column| cells[column].to_owned())
 }
 
 /// Whether a cell of the table says what the test is about to see.
 fn says(cell: &str, end: &End<'_>) -> bool {
     let letter = cell.split([' ', ',']).next().unwrap_or_default();
     match end {
-        End::Abort(_) => matches!(letter, "D" | "F" | "L" | "S") && !cell.contains("faults"),
+        End::Abort(_) => {
+            let by_others = cell.contains("faults") || cell.contains("sanitizer");
+            matches!(letter, "D" | "F" | "L" | "S") && !by_others
+        }
         End::Panic(_) => cell.starts_with("L (at the slab)"),
         End::Fault => matches!(letter, "D" | "S") && cell.contains("faults"),
+        End::Sanitizer => cell == "D, by the sanitizer",
         // Of a read, which nobody reports, and of leaks.
         End::Report(_) => letter == "-" || !matches!(letter, "D" | "F" | "L" | "S"),
         End::Nothing => letter == "-",
@@ -316,7 +329,7 @@ fn says(cell: &str, end: &End<'_>) -> bool {
 
 /// Runs one row of the matrix, which is a row of `docs/hardening.md`, or one of several that are the same there.
 #[track_caller]
-fn row(name: &str, ends: [End<'_>; 4]) {
+fn row(name: &str, ends: [End<'_>; 5]) {
     let test = match name {
         "wrong_plain_zone" => "wrong_zone",
         "interior_free_of_a_free_item" => "interior_free",
@@ -326,7 +339,7 @@ fn row(name: &str, ends: [End<'_>; 4]) {
     for ((tier, end), cell) in TIERS.into_iter().zip(&ends).zip(documented(test)) {
         assert!(says(&cell, end), "docs/hardening.md says of {name} in {tier:?}: {cell}");
     }
-    for (tier, end) in TIERS.into_iter().zip(ends) {
+    for (tier, end) in TIERS.into_iter().zip(ends).filter(|(tier, _)| tier.can_run()) {
         let (status, text) = run(name, tier);
         let told = |words: &[&str]| {
             for word in words {
@@ -350,6 +363,10 @@ fn row(name: &str, ends: [End<'_>; 4]) {
                     Some(libc::SIGSEGV),
                     "{name} in {tier:?}: {status}\n{text}"
                 );
+            }
+            End::Sanitizer => {
+                told(&["AddressSanitizer: use-after-poison"]);
+                assert!(!over && !status.success(), "{name} in {tier:?}: {status}\n{text}");
             }
             End::Report(words) => {
                 told(words);
@@ -381,6 +398,7 @@ fn double_free() {
                 "freed by",
             ]),
             End::Abort(&[ZONE, "double free of the item at 0x"]),
+            End::Abort(&[ZONE, "double free of the item at 0x", "allocated by", "freed by"]),
         ],
     );
 }
@@ -389,23 +407,23 @@ fn double_free() {
 fn wild_free() {
     let found = || End::Abort(&[ZONE, "free of 0x", "which is no item of any zone"]);
     let late = || End::Panic(&["uma-keg: free of 0x", "which is no item of this keg"]);
-    row("wild_free", [late(), found(), found(), late()]);
+    row("wild_free", [late(), found(), found(), late(), found()]);
 }
 
 #[test]
 fn wrong_zone() {
     let found = || End::Abort(&[ZONE, "free of 0x", "which is an item of zone \"owner\""]);
     let late = || End::Panic(&["uma-keg: free of 0x", "which is no item of this keg"]);
-    row("wrong_zone", [late(), found(), found(), late()]);
-    row("wrong_plain_zone", [late(), found(), found(), late()]);
+    row("wrong_zone", [late(), found(), found(), late(), found()]);
+    row("wrong_plain_zone", [late(), found(), found(), late(), found()]);
 }
 
 #[test]
 fn interior_free() {
     let found = || End::Abort(&[ZONE, "free of 0x", "8 bytes into the item at 0x"]);
     let late = || End::Panic(&["uma-keg: free of 0x", "which is not the start of an item"]);
-    row("interior_free", [late(), found(), found(), found()]);
-    row("interior_free_of_a_free_item", [late(), found(), found(), found()]);
+    row("interior_free", [late(), found(), found(), found(), found()]);
+    row("interior_free_of_a_free_item", [late(), found(), found(), found(), found()]);
 }
 
 #[test]
@@ -413,11 +431,11 @@ fn write_after_free() {
     let at_20 = "memory modified after free: 0x42 at offset 20 of the item at 0x";
     let found = End::Abort(&[ZONE, at_20]);
     let with_owners = End::Abort(&[ZONE, at_20, "allocated by thread", "freed by thread"]);
-    row("write_after_free", [End::Nothing, found, with_owners, End::Fault]);
+    row("write_after_free", [End::Nothing, found, with_owners, End::Fault, End::Sanitizer]);
     let last: &[&str] = &[ZONE, "memory modified after free: 0x42 at offset 60 of the item at 0x"];
     row(
         "write_after_free_to_the_last_byte",
-        [End::Nothing, End::Abort(last), End::Abort(last), End::Fault],
+        [End::Nothing, End::Abort(last), End::Abort(last), End::Fault, End::Sanitizer],
     );
 }
 
@@ -430,6 +448,7 @@ fn read_after_free() {
             End::Report(&["read 0x00"]),
             End::Report(&["read 0xde"]),
             End::Fault,
+            End::Sanitizer,
         ],
     );
 }
@@ -438,7 +457,7 @@ fn read_after_free() {
 fn overflow() {
     let found: &[&str] =
         &[ZONE, "overflow of the item at 0x", "0x42 written 0 bytes behind its end"];
-    row("overflow", [End::Nothing, End::Nothing, End::Abort(found), End::Fault]);
+    row("overflow", [End::Nothing, End::Nothing, End::Abort(found), End::Fault, End::Sanitizer]);
 }
 
 /// Where no guard page stops it, it is as an overflow by a byte: what it did to the slabs behind is found only as
@@ -447,13 +466,13 @@ fn overflow() {
 fn long_overflow() {
     let found: &[&str] =
         &[ZONE, "overflow of the item at 0x", "0x42 written 0 bytes behind its end"];
-    row("long_overflow", [End::Nothing, End::Fault, End::Abort(found), End::Fault]);
+    row("long_overflow", [End::Nothing, End::Fault, End::Abort(found), End::Fault, End::Sanitizer]);
 }
 
 #[test]
 fn underflow() {
     let found: &[&str] = &[ZONE, "underflow of the item at 0x", "0x42 written 1 bytes before it"];
-    row("underflow", [End::Nothing, End::Nothing, End::Abort(found), End::Fault]);
+    row("underflow", [End::Nothing, End::Nothing, End::Abort(found), End::Fault, End::Sanitizer]);
 }
 
 #[test]
@@ -469,10 +488,11 @@ fn leak() {
             End::Report(&[listed, "allocated by thread"]),
             // What is held back in the slabs, and the items themselves.
             End::Report(&[counted, ", 0x", "\n  item at 0x", "allocated by thread"]),
+            End::Report(&[listed, "allocated by thread"]),
         ],
     );
     // And the addresses are the right ones.
-    for tier in TIERS {
+    for tier in TIERS.into_iter().filter(|tier| tier.can_run()) {
         let (_, text) = run("leak", tier);
         let (first, second) = text
             .split_once("leaking ")
