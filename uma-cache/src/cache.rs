@@ -103,7 +103,8 @@ pub struct BucketCache<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> {
     pub(crate) fetched: AtomicUsize,
     pub(crate) depot: Mutex<L, Depot>,
     /// Held from taking buckets out of slots until what was done with them is counted and they are in the
-    /// depot or back: whoever counts after that misses nothing. Taken before the depot's lock.
+    /// depot or back: whoever counts after that misses nothing. And while the slots become known. Taken before
+    /// the depot's lock.
     pub(crate) hands: Mutex<L, ()>,
     /// Threads that have items in hand for longer than a moment (see [`Busy`]).
     pub(crate) busy: AtomicUsize,
@@ -235,14 +236,18 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             // SAFETY: the memory is ours and has room for this many slots.
             unsafe { first.add(cpu).write(Slot::new()) };
         }
-        // AcqRel: the winner's slots are initialised before their address is out.
-        let (null, new) = (ptr::null_mut(), first.as_ptr());
-        if self.slots.compare_exchange(null, new, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            // An exchange: whoever bounds the cache and finds no slots yet is before it, and seen by all who
-            // find them (see `set_max_cached`).
+        // Under the lock that a fork holds: the slots that it lets go of are those that it took, and in the copy
+        // they are there or not.
+        let hands = self.hands.lock();
+        let late = self.slot_count.load(Ordering::Relaxed) != 0;
+        if !late {
+            self.slots.store(first.as_ptr(), Ordering::Relaxed);
+            // Release: they are initialised before they are out. An exchange: whoever bounds the cache and finds
+            // no slots yet is before it, and seen by all who find them (see `set_max_cached`).
             self.slot_count.swap(cpus, Ordering::AcqRel);
-        } else {
-            // Another thread was first, and will store the count.
+        }
+        drop(hands);
+        if late {
             // SAFETY: the memory came from `alloc_meta` with this layout and nobody has seen it.
             unsafe { self.metadata.free_meta(memory, layout) };
         }

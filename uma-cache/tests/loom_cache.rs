@@ -269,4 +269,22 @@ models! {
         join(other);
         stack.over_after(1 + mine);
     }
+
+    /// While the process is copied the first allocation makes the slots: none of their locks is let go of by who
+    /// did not take it.
+    fn a_fork_beside_the_first_allocation<C>(3) {
+        let stack = Stack::<C>::new(2, TINY);
+        let there = stack.clone();
+        let other = spawn(move || {
+            on(0);
+            there.prefork();
+            // SAFETY: just now.
+            unsafe { there.postfork(Process::Original) };
+            there.settle();
+            u64::from(there.use_one(Request::NOWAIT))
+        });
+        let mine = u64::from(stack.use_one(Request::NOWAIT));
+        let others = join(other);
+        stack.over_after(mine + others);
+    }
 }
