@@ -16,6 +16,9 @@
 //! - *Enlist*: under the queue's lock, try to charge once more, else count a sleeper and join the end
 //!   of the queue. The word changes under the lock, so a refund either comes before (and the charge
 //!   sees the room) or after (and the refund sees the sleeper).
+//! - *Change the limit*: store it, and if there are sleepers hand out, and refuse those for whom there can be
+//!   no room any more. Who enlists looks at the limit again afterwards: one of the two finds the other. So
+//!   with no sleepers no lock is taken.
 //! - *Refund*: subtract from the units; if there are sleepers, *hand out*: under the lock, while there
 //!   is room for what the first of them needs, turn the sleeper into the units in a single step, and
 //!   wake its owner after the lock.
@@ -74,10 +77,24 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
     /// Changes the limit, at any time; serves whom that helps, and refuses those who need more than there
     /// can be now, wherever they stand in the queue.
     pub(crate) fn set_max(&self, max: u64) {
-        let lowered = self.max.swap(max, Ordering::SeqCst) > max;
+        self.max.swap(max, Ordering::SeqCst);
+        // An exchange: either it finds who waits, or who enlists later finds the limit (see `keep_up`).
+        if sleepers(self.word.fetch_add(0, Ordering::SeqCst)) != 0 {
+            self.look_again();
+        }
+    }
+
+    /// After the limit was changed.
+    fn look_again(&self) {
         let _serve = Then(self, Self::hand_out);
-        if lowered {
-            self.refuse();
+        self.refuse();
+    }
+
+    /// For a caller that has just enlisted, while the limit was `max`: whoever changed it since may not have
+    /// found anybody.
+    fn keep_up(&self, max: u64) {
+        if self.max.load(Ordering::SeqCst) != max {
+            self.look_again();
         }
     }
 
@@ -147,8 +164,7 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
         }
     }
 
-    /// Refuses all who need more than there can be. Who comes later finds the limit as it is: it is read
-    /// under the lock that this takes after it was set.
+    /// Refuses all who need more than there can be.
     fn refuse(&self) {
         loop {
             let mut queue = self.queue.lock();
@@ -188,7 +204,7 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
         self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).ok().map(|_| state)
     }
 
-    /// Joins the queue. Returns whether room was found instead.
+    /// Joins the queue, and returns the limit at that time; or `None` if room was found instead.
     ///
     /// # Errors
     ///
@@ -196,13 +212,13 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
     ///
     /// # Safety
     ///
-    /// As [`List::push`](crate::queue::List::push), if it returns `Ok(false)`.
-    unsafe fn enlist(&self, node: &Node<Z::Waker>) -> Result<bool, AllocError> {
+    /// As [`List::push`](crate::queue::List::push), if it returns a limit.
+    unsafe fn enlist(&self, node: &Node<Z::Waker>) -> Result<Option<u64>, AllocError> {
         let need = node.need();
         let mut queue = self.queue.lock();
-        let mut charged = false;
+        let (mut charged, mut max) = (false, 0);
         let change = |word| {
-            let max = self.max.load(Ordering::SeqCst);
+            max = self.max.load(Ordering::SeqCst);
             charged = sleepers(word) == 0 && max.saturating_sub(units(word)) >= need;
             match charged {
                 true => Some(word + need),
@@ -212,11 +228,12 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
         };
         let changed = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
         changed.map_err(|_| AllocError::Limit)?;
-        if !charged {
-            // SAFETY: passed on to the caller.
-            unsafe { queue.push(node) };
+        if charged {
+            return Ok(None);
         }
-        Ok(charged)
+        // SAFETY: passed on to the caller.
+        unsafe { queue.push(node) };
+        Ok(Some(max))
     }
 
     /// Waits for room for `need` units. `flush` runs once, after the caller has its place in the queue; and
@@ -248,10 +265,9 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
         let node = Node::new(need, Some(Wake::Thread(self.sleep.waker())));
         // SAFETY: the node is in no list; it stays in this frame, and the guard below withdraws it
         // before the frame ends, also by unwinding.
-        if unsafe { self.enlist(&node)? } {
-            return Ok(true);
-        }
+        let Some(max) = (unsafe { self.enlist(&node)? }) else { return Ok(true) };
         let place = Place { gate: self, node: &node };
+        self.keep_up(max);
         flush();
         if self.queue.lock().is_forgotten(&node) {
             return Ok(false);
@@ -392,8 +408,8 @@ impl<L: RawMutex, Z: Sleep, F: FnMut()> Future for Reserve<'_, L, Z, F> {
         this.node = Node::new(this.node.need(), Some(waker));
         // SAFETY: the node is new, and so in no list. It is pinned with `self`, whose drop withdraws it.
         match unsafe { this.gate.enlist(&this.node) } {
-            Ok(false) => {}
-            Ok(true) => return settled(&mut this.done, State::Granted),
+            Ok(Some(max)) => this.gate.keep_up(max),
+            Ok(None) => return settled(&mut this.done, State::Granted),
             Err(_) => return settled(&mut this.done, State::Refused),
         }
         (this.flush)();

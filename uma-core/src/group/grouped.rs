@@ -55,7 +55,9 @@ impl<'p, S, L: RawMutex, Z: Sleep> Grouped<'p, S, L, Z> {
     /// group, until [`leave`](Self::leave) returned. It is called once.
     pub unsafe fn join(&self, zone: *const (), settle: unsafe fn(*const ())) {
         let Some(group) = self.group else { return };
-        let mut list = group.root().members.lock();
+        let root = group.root();
+        root.joined.fetch_add(1, Ordering::SeqCst);
+        let mut list = root.members.lock();
         // SAFETY: the member is in no list, and in place as the caller promises.
         unsafe { list.add(&self.member, Settle::new(zone, settle)) };
     }
@@ -64,9 +66,15 @@ impl<'p, S, L: RawMutex, Z: Sleep> Grouped<'p, S, L, Z> {
     /// that ends up here waits for itself.
     pub fn leave(&self, relax: impl Fn()) {
         let Some(group) = self.group else { return };
-        while !group.root().members.lock().remove(&self.member) {
-            relax();
-        }
+        let root = group.root();
+        let was_there = loop {
+            let removed = root.members.lock().remove(&self.member);
+            match removed {
+                Some(was_there) => break was_there,
+                None => relax(),
+            }
+        };
+        root.joined.fetch_sub(was_there.into(), Ordering::SeqCst);
     }
 
     /// Says that so many items will never come back: their zone has ended, and nobody else takes them. Their

@@ -61,7 +61,7 @@ impl Members {
 
     /// # Safety
     ///
-    /// The member is in no list, and stays where it is until `remove` returned `true`.
+    /// The member is in no list, and stays where it is until `remove` took it off.
     pub(super) unsafe fn add(&mut self, member: &Member, settle: Settle) {
         // SAFETY: links are touched under the lock that `&mut self` stands for; the last member is alive, as
         // all in the list.
@@ -76,16 +76,16 @@ impl Members {
         self.last = member;
     }
 
-    /// Takes a member off the list, unless it is visited just now. Returns whether it is off.
-    pub(super) fn remove(&mut self, member: &Member) -> bool {
+    /// Takes a member off the list, and returns whether it was on it; or `None` if it is visited just now.
+    pub(super) fn remove(&mut self, member: &Member) -> Option<bool> {
         // SAFETY: as in `add`; a member whose `settle` is `Some` is in the list.
         unsafe {
             let links = &mut *member.0.get();
             if links.visitors != 0 {
-                return false;
+                return None;
             }
             if links.settle.take().is_none() {
-                return true;
+                return Some(false);
             }
             match links.previous.as_ref() {
                 Some(previous) => (*previous.0.get()).next = links.next,
@@ -96,7 +96,7 @@ impl Members {
                 None => self.last = links.previous,
             }
         }
-        true
+        Some(true)
     }
 
     pub(super) fn no_visitors(&mut self) {

@@ -49,7 +49,8 @@
 //!
 //! A gate's queue, and the list of members at the root: leaves, both. Members are visited as zones are by
 //! their registry: counted in, without the lock. A fork takes the locks of the groups with those of the
-//! first member, and lets go of them with the last.
+//! first member, and lets go of them with the last. A group that has no members yet is known to no fork: so
+//! without members no lock is taken, not even to change the limit.
 
 mod grouped;
 mod members;
@@ -79,7 +80,8 @@ pub struct LimitGroup<'p, L: RawMutex, Z: Sleep> {
     hungry: AtomicU64,
     /// Bytes of items that will never come back.
     lost: AtomicU64,
-    /// Of the root only: all members of the tree.
+    /// Of the root only: how many zones have joined, and the list of them.
+    joined: AtomicU64,
     members: Mutex<L, Members>,
     /// Members that have been told of a fork.
     holds: AtomicU64,
@@ -118,6 +120,7 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
                 parent,
                 hungry: AtomicU64::new(0),
                 lost: AtomicU64::new(0),
+                joined: AtomicU64::new(0),
                 members: Mutex::const_new(L::INIT, Members::new()),
                 holds: AtomicU64::new(0),
                 name: Name::new(name),
@@ -292,7 +295,13 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
 
     /// Gives every member of the tree the opportunity to see what is wanted.
     fn drain(&self) {
-        let mut visit = Visit::new(&self.root().members);
+        let root = self.root();
+        // Without members nobody would let go of the lock in the copy of a process. Who joins later finds what is
+        // wanted by himself.
+        if root.joined.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut visit = Visit::new(&root.members);
         while let Some(member) = visit.advance() {
             member.settle();
         }
