@@ -358,6 +358,10 @@ unsafe impl<L: RawMutex, S: System> Decommit for MmapPages<L, S> {
             let _ = unsafe { self.discard(at, len) };
         }
     }
+
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
 }
 
 // SAFETY: the system changes how the pages of the range may be accessed, and nothing else.

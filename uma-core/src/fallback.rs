@@ -70,6 +70,12 @@ impl<A: Regions, B: PageSupplier> Pair<'_, A, B> {
         }
     }
 
+    /// Waits as those who can decommit do: each, since it is not known in which of them somebody is.
+    pub(crate) fn relax(&self) {
+        let second = self.second.and_then(|second| second.decommits());
+        self.first.decommits().into_iter().chain(second).for_each(Decommit::relax);
+    }
+
     /// The power of whose run `at` lies in.
     fn protects(&self, at: NonNull<u8>) -> Option<&dyn Protect> {
         match self.second {
@@ -160,6 +166,10 @@ unsafe impl<A: Regions, B: PageSupplier> Decommit for Fallback<A, B> {
     unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
         // SAFETY: it lies in a run of one of the two; the rest is the caller's duty.
         unsafe { self.pair().decommit(at, len) }
+    }
+
+    fn relax(&self) {
+        self.pair().relax();
     }
 }
 

@@ -160,6 +160,10 @@ unsafe impl<A: Regions, B: PageSupplier> Decommit for Handover<A, B> {
         // SAFETY: it lies in a run of one of the two; the rest is the caller's duty.
         unsafe { self.pair().decommit(at, len) }
     }
+
+    fn relax(&self) {
+        self.pair().relax();
+    }
 }
 
 // SAFETY: the regions are those of two suppliers that keep the contract and share no memory; the

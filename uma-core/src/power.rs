@@ -35,6 +35,12 @@ pub unsafe trait Decommit: PageSupplier {
     /// live run of this supplier, none of it is [protected](Protect), and nobody reads or writes it
     /// during the call.
     unsafe fn decommit(&self, at: NonNull<u8>, len: usize);
+
+    /// Passes a moment, while another thread is in [`decommit`](Self::decommit) and must be waited for. Give
+    /// the CPU away if you can.
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
 }
 
 /// Makes whole pages inside a live run inaccessible, and accessible again: guard pages.
@@ -159,6 +165,10 @@ macro_rules! has_powers_of {
                 // SAFETY: the caller's duty is passed on unchanged.
                 unsafe { self.$inner.decommit(at, len) }
             }
+
+            fn relax(&self) {
+                self.$inner.relax();
+            }
         }
 
         // SAFETY: as above.
@@ -198,6 +208,10 @@ unsafe impl<P: Decommit + ?Sized> Decommit for &P {
     unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { (**self).decommit(at, len) }
+    }
+
+    fn relax(&self) {
+        (**self).relax();
     }
 }
 

@@ -44,6 +44,9 @@ fn powers<P: PageSupplier + Decommit + Protect + Regions>(pages: &P, fake: &Fake
         pages.free_pages(run);
     }
     assert_eq!(fake.protected(), protected);
+    let relaxed = fake.relaxed();
+    pages.relax();
+    assert!(fake.relaxed() > relaxed);
 }
 
 #[test]

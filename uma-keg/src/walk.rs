@@ -33,7 +33,7 @@
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use uma_core::{Item, Metadata, PageSupplier, RawMutex, Request};
+use uma_core::{Decommit, Item, Metadata, PageSupplier, RawMutex, Request};
 
 use crate::keg::Keg;
 use crate::layout::SlabLayout;
@@ -98,7 +98,8 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
 
     /// Takes the lock when no slab is away, for a copy of the process to be made: a slab that is away
     /// belongs to a thread that the copy will not have. Each drain that is under way gives up after the
-    /// pages that it has in hand, so there is one call of the supplier to wait for.
+    /// pages that it has in hand, so there is one call of the supplier to wait for, as
+    /// [it says](uma_core::Decommit::relax).
     pub(crate) fn lock_with_none_away(&self) -> MutexGuard<'_, L, State<M>> {
         loop {
             let mut state = self.state.lock();
@@ -108,8 +109,13 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
                 return state;
             }
             drop(state);
-            core::hint::spin_loop();
+            self.relax();
         }
+    }
+
+    /// Passes a moment, while another thread is in the supplier with a slab that is away.
+    fn relax(&self) {
+        self.pages.decommits().map_or_else(core::hint::spin_loop, Decommit::relax);
     }
 
     /// Takes items after all, when there are no pages for more: somebody may have given some back
@@ -130,7 +136,7 @@ impl<P: PageSupplier, L: RawMutex, M: Metadata> Keg<P, L, M> {
                 return None;
             }
             drop(state);
-            core::hint::spin_loop();
+            self.relax();
         }
     }
 }

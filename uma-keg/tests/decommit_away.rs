@@ -4,13 +4,22 @@ mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::logged::{Logged, base_of, check_pages, keg, one_slab, spare};
 use common::{Lock, count_locks, give, stats, take, take_all};
 use uma_core::{AllocError, Item, ItemSource, PageError, Reclaim, Request};
 use uma_keg::Keg;
 use uma_testkit::{Rng, token};
+
+/// Waits until something is so; not for ever.
+fn soon(so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it does not come to be so");
+        std::thread::yield_now();
+    }
+}
 
 /// While a slab is away: nothing is taken from it, its items can come back and be looked up, others
 /// may drain too, and the counts are right.
@@ -89,8 +98,10 @@ fn no_pages_while_a_slab_is_away() {
             let refused = AllocError::Pages(PageError::Exhausted);
             assert_eq!(take(&keg, 1, Request::NOWAIT), Err(refused));
             waiting = Some(scope.spawn(|| take(&keg, 1, Request::WAIT)));
-            std::thread::sleep(Duration::from_millis(20));
-            assert!(!waiting.as_ref().unwrap().is_finished());
+            soon(|| {
+                assert!(!waiting.as_ref().unwrap().is_finished());
+                pages.fake.relaxed() != 0
+            });
         });
         waiting.unwrap().join().unwrap().unwrap()
     });
@@ -124,10 +135,10 @@ fn a_fork_waits_for_the_slab_that_is_away_and_for_no_more() {
                 calls
             }));
             // It has said that it wants to fork, and seen that a slab is away.
-            while LOOKED.load(Ordering::SeqCst) < 2 {
+            soon(|| {
                 assert!(!forking.as_ref().unwrap().is_finished());
-                std::thread::yield_now();
-            }
+                LOOKED.load(Ordering::SeqCst) >= 2 && pages.fake.relaxed() != 0
+            });
             assert_eq!(pages.log.lock().unwrap().len(), 1);
         });
         let calls = forking.unwrap().join().unwrap();

@@ -156,6 +156,10 @@ unsafe impl<P: Decommit> Decommit for FailNth<P> {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { self.inner.decommit(at, len) }
     }
+
+    fn relax(&self) {
+        self.inner.relax();
+    }
 }
 
 // SAFETY: as above.

@@ -25,6 +25,7 @@ pub struct Fake {
     ledger: Ledger,
     page: usize,
     taken: AtomicUsize,
+    relaxed: AtomicUsize,
     parts: Mutex<Parts>,
     protections: FailPlan,
 }
@@ -79,8 +80,8 @@ impl Fake {
     pub fn with_page_size(page: usize) -> Self {
         assert!(page.is_power_of_two(), "a page of {page} bytes");
         let (ledger, parts) = (Ledger::new("Fake pages"), Mutex::default());
-        let protections = FailPlan::new();
-        Self { ledger, page, taken: AtomicUsize::new(0), parts, protections }
+        let (taken, relaxed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { ledger, page, taken, relaxed, parts, protections: FailPlan::new() }
     }
 
     /// Runs that are out, and bytes in them.
@@ -96,6 +97,11 @@ impl Fake {
     /// Bytes ever decommitted, counted each time.
     pub fn decommitted(&self) -> usize {
         self.parts.lock().bytes
+    }
+
+    /// How often somebody passed a moment while another was to decommit.
+    pub fn relaxed(&self) -> usize {
+        self.relaxed.load(Ordering::Relaxed)
     }
 
     /// Pages that are protected.
@@ -182,6 +188,11 @@ unsafe impl Decommit for Fake {
         assert!(shut == 0, "Fake pages: decommit at {start:#x}: {shut} pages are protected");
         // SAFETY: part of a run that is out, says the caller, and we have seen that too.
         unsafe { at.write_bytes(Self::DECOMMITTED, len) };
+    }
+
+    fn relax(&self) {
+        self.relaxed.fetch_add(1, Ordering::Relaxed);
+        std::thread::yield_now();
     }
 }
 

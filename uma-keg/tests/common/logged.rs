@@ -115,6 +115,11 @@ unsafe impl Decommit for Logged {
         // SAFETY: passed on to the caller.
         unsafe { self.fake.decommit(at, len) }
     }
+
+    fn relax(&self) {
+        assert_no_lock();
+        self.fake.relax();
+    }
 }
 
 pub(crate) fn keg<P: PageSupplier>(pages: P, size: usize) -> Keg<P, Lock> {

@@ -249,6 +249,10 @@ unsafe impl Decommit for Pages {
             unsafe { power.decommit(at, len) }
         }
     }
+
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
 }
 
 // SAFETY: what is the host's is passed on, the rest is refused.
