@@ -10,7 +10,8 @@ use uma::core::Request;
 use uma::{Park, RawZone, ZoneGroup};
 
 static ABOVE: ZoneGroup = ZoneGroup::new("above", NonZeroU64::new(1 << 20), Park);
-static GROUP: ZoneGroup = ZoneGroup::within(&ABOVE, "without zones", NonZeroU64::new(1 << 20), Park);
+static GROUP: ZoneGroup =
+    ZoneGroup::within(&ABOVE, "without zones", NonZeroU64::new(1 << 20), Park);
 
 fn change_limits() {
     for bytes in [1 << 10, 1 << 20] {
