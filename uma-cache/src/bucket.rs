@@ -6,23 +6,23 @@
 //!   | header/link  | capacity |  base    |      | item 0  | item 1  |         | item c-1  |
 //!   +--------------+----------+----------+------+---------+---------+-- ... --+-----------+
 //!     |
-//!     63                                        16 15            0
-//!    +--------------------------------------------+---------------+
-//!    | allocations since the last harvest (48)    |  count (16)   |
-//!    +--------------------------------------------+---------------+
+//!     63                                        16 15      8 7        0
+//!    +--------------------------------------------+---------+----------+
+//!    | allocations since the last harvest (48)    | room (8)| count (8)|
+//!    +--------------------------------------------+---------+----------+
 //! ```
 //!
-//! A pop is complete with one store of `header + 0x1_0000 - 1`, a push with one store of
-//! `header + 1`: the store that moves the stack also counts the operation, so statistics are exact
+//! A pop is complete with one store of `header + 0x1_0100 - 1`, a push with one store of
+//! `header + 1 - 0x100`: the store that moves the stack also counts the operation, so statistics are exact
 //! and cost nothing. Frees are not counted: with `base`, the count at the last harvest,
-//! `frees = allocations + count - base`.
+//! `frees = allocations + count - base`. The room is there so that a push need not load the capacity.
 //!
 //! While a bucket is in the depot its header word holds the link of the list instead, and `base` the
 //! count.
 //!
 //! # Invariants
 //!
-//! `count <= capacity`; the first `count` items are initialised and owned by the bucket; only the
+//! `count + room == capacity`; the first `count` items are initialised and owned by the bucket; only the
 //! bucket's owner (the CPU whose slot points to it, or the thread that took it out) touches it.
 
 mod list;
@@ -40,8 +40,20 @@ pub(crate) use list::List;
 pub(crate) use sizes::next_capacity;
 pub use sizes::{MAX_CAPACITY, capacity_for};
 
-const COUNT: u64 = 0xffff;
+const COUNT: u64 = 0xff;
+pub(crate) const ROOM: u64 = 0xff00;
+const ONE_ROOM: u64 = 1 << 8;
 const ONE_ALLOC: u64 = 1 << 16;
+/// What a pop adds to the header, and what a push takes from it.
+pub(crate) const POP: u64 = ONE_ALLOC + ONE_ROOM - 1;
+pub(crate) const PUSH: u64 = ONE_ROOM - 1;
+
+const _: () = assert!(MAX_CAPACITY as u64 <= COUNT, "count and room have eight bits each");
+
+/// The header of a bucket in which nothing happened since the last harvest.
+const fn settled(count: u16, capacity: u16) -> u64 {
+    count as u64 | ((capacity - count) as u64) << 8
+}
 
 /// The header of a bucket; its items follow in memory.
 ///
@@ -83,9 +95,6 @@ impl Bucket {
     const LINE: usize = 64;
     /// Where the items lie from the header.
     pub(crate) const ITEMS: usize = core::mem::offset_of!(Self, items);
-    /// Where the capacity lies from the header.
-    #[cfg(feature = "rseq")]
-    pub(crate) const CAPACITY_AT: usize = core::mem::offset_of!(Self, capacity);
 
     /// The memory of a bucket with room for `capacity` items. It begins with a cache line, so that no two buckets,
     /// which may be those of two CPUs, share one.
@@ -93,7 +102,7 @@ impl Bucket {
         let size = Self::ITEMS + capacity as usize * size_of::<Item>();
         match Layout::from_size_align(size.next_multiple_of(Self::LINE), Self::LINE) {
             Ok(layout) => layout,
-            // 65,535 pointers are far from overflowing.
+            // So few pointers are far from overflowing.
             Err(_) => panic!("a bucket's layout cannot overflow"),
         }
     }
@@ -127,7 +136,7 @@ impl Bucket {
         // it is not `EMPTY` and the caller owns it.
         unsafe {
             let item = Self::item(bucket, count as usize - 1).read();
-            (*bucket.as_ref().word.get()).header = header + ONE_ALLOC - 1;
+            (*bucket.as_ref().word.get()).header = header + POP;
             Some(item)
         }
     }
@@ -141,15 +150,14 @@ impl Bucket {
     pub unsafe fn push(bucket: NonNull<Self>, item: Item) -> bool {
         // SAFETY: as in `pop`.
         let header = unsafe { (*bucket.as_ref().word.get()).header };
-        let count = header & COUNT;
-        // SAFETY: the capacity is never written after the bucket was made.
-        if count == u64::from(unsafe { bucket.as_ref() }.capacity) {
+        if header & ROOM == 0 {
             return false;
         }
-        // SAFETY: there is room, so the bucket is not `EMPTY` and the caller owns it.
+        // SAFETY: there is room, so the bucket is not `EMPTY` and the caller owns it; the count is below the
+        // capacity.
         unsafe {
-            Self::item(bucket, count as usize).write(item);
-            (*bucket.as_ref().word.get()).header = header + 1;
+            Self::item(bucket, (header & COUNT) as usize).write(item);
+            (*bucket.as_ref().word.get()).header = header - PUSH;
         }
         true
     }
@@ -202,16 +210,18 @@ impl Owned {
         self.0 == Bucket::empty()
     }
 
-    /// A new bucket from `metadata`, if there is memory for such a request.
+    /// A new bucket from `metadata`, if there is memory for such a request. The capacity is at most
+    /// [`MAX_CAPACITY`].
     pub(crate) fn new_in(
         metadata: &impl Metadata,
         capacity: u16,
         request: Request,
     ) -> Option<Self> {
+        debug_assert!(capacity <= MAX_CAPACITY);
         let memory = metadata.alloc_meta_for(Bucket::layout(capacity), request)?;
         let bucket = memory.cast::<Bucket>();
         let header = Bucket {
-            word: UnsafeCell::new(Word { header: 0 }),
+            word: UnsafeCell::new(Word { header: settled(0, capacity) }),
             capacity,
             base: UnsafeCell::new(0),
             items: [],
@@ -242,6 +252,17 @@ impl Owned {
         debug_assert!(!self.is_none());
         // SAFETY: we own the bucket and it is not `EMPTY`.
         unsafe { *self.0.as_ref().word.get() = Word { header } }
+    }
+
+    /// Whether nothing happened since the last harvest: the header says no more than the count.
+    fn is_settled(&self) -> bool {
+        self.header() >> 16 == 0
+    }
+
+    /// The bucket has so many items, and nothing happened since the last harvest.
+    fn settle(&mut self, count: u16) {
+        self.set_header(settled(count, self.capacity()));
+        self.set_base(count);
     }
 
     fn base(&self) -> u16 {
@@ -292,8 +313,7 @@ impl Owned {
         let allocs = self.header() >> 16;
         // Never below zero: what went out beyond the allocations is what came in.
         let frees = allocs + u64::from(count) - u64::from(self.base());
-        self.set_header(u64::from(count));
-        self.set_base(count);
+        self.settle(count);
         Traffic { allocs, frees }
     }
 
@@ -308,7 +328,7 @@ impl Owned {
             // SAFETY: the first `count` items are initialised, and we own the bucket.
             room.write(unsafe { Bucket::item(self.0, index).read() });
         }
-        self.set_header(self.header() + taken as u64 * (ONE_ALLOC - 1));
+        self.set_header(self.header() + taken as u64 * POP);
         taken
     }
 
@@ -327,7 +347,7 @@ impl Owned {
             // SAFETY: the index is below the capacity, and we own the bucket.
             unsafe { Bucket::item(self.0, index).write(item) };
         }
-        self.set_header(self.header() + put as u64);
+        self.set_header(self.header() - put as u64 * PUSH);
         put
     }
 
@@ -349,21 +369,19 @@ impl Owned {
     ///
     /// Those items are initialised, and the caller owned them.
     pub(crate) unsafe fn filled(&mut self, count: u16) {
-        debug_assert!(count <= self.capacity() && self.header() == 0);
-        self.set_header(u64::from(count));
-        self.set_base(count);
+        debug_assert!(count <= self.capacity() && self.count() == 0 && self.is_settled());
+        self.settle(count);
     }
 
     /// Takes all items out, as a slice that lives in the bucket. They count as neither allocations
     /// nor frees. The traffic must have been harvested.
     pub(crate) fn take_all(&mut self) -> &[Item] {
         let count = self.count();
-        debug_assert!(self.header() == u64::from(count), "harvest first");
+        debug_assert!(self.is_settled(), "harvest first");
         if count == 0 {
             return &[];
         }
-        self.set_header(0);
-        self.set_base(0);
+        self.settle(0);
         // SAFETY: the first `count` items are initialised; the slice borrows the bucket, so nothing
         // overwrites them meanwhile.
         unsafe {

@@ -1,7 +1,5 @@
 //! Access to the running CPU's slot.
 
-use core::num::NonZeroUsize;
-
 use uma_core::Item;
 
 use crate::bucket::Owned;
@@ -46,7 +44,7 @@ pub unsafe trait PerCpu {
     /// A word with which [`pop_inline`](Self::pop_inline) and [`push_inline`](Self::push_inline) find their
     /// way without looking at this value, or any other but 0 if they look at it; 0 if there is no way that
     /// is a few instructions, which belong where they are used. Always the same.
-    fn short(&self) -> usize {
+    fn short(&self) -> isize {
         1
     }
 
@@ -56,7 +54,7 @@ pub unsafe trait PerCpu {
     ///
     /// `short` came from this value or a copy of it.
     #[inline(always)]
-    unsafe fn pop_inline(&self, short: NonZeroUsize, slots: Slots<'_>) -> Option<Item> {
+    unsafe fn pop_inline(&self, short: isize, slots: Slots<'_>) -> Option<Item> {
         let _ = short;
         self.pop(slots)
     }
@@ -67,7 +65,7 @@ pub unsafe trait PerCpu {
     ///
     /// As [`push`](Self::push); and `short` came from this value or a copy of it.
     #[inline(always)]
-    unsafe fn push_inline(&self, short: NonZeroUsize, slots: Slots<'_>, item: Item) -> bool {
+    unsafe fn push_inline(&self, short: isize, slots: Slots<'_>, item: Item) -> bool {
         let _ = short;
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { self.push(slots, item) }
@@ -134,18 +132,18 @@ unsafe impl<C: PerCpu + ?Sized> PerCpu for &C {
         unsafe { (**self).push(slots, item) }
     }
 
-    fn short(&self) -> usize {
+    fn short(&self) -> isize {
         (**self).short()
     }
 
     #[inline(always)]
-    unsafe fn pop_inline(&self, short: NonZeroUsize, slots: Slots<'_>) -> Option<Item> {
+    unsafe fn pop_inline(&self, short: isize, slots: Slots<'_>) -> Option<Item> {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { (**self).pop_inline(short, slots) }
     }
 
     #[inline(always)]
-    unsafe fn push_inline(&self, short: NonZeroUsize, slots: Slots<'_>, item: Item) -> bool {
+    unsafe fn push_inline(&self, short: isize, slots: Slots<'_>, item: Item) -> bool {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { (**self).push_inline(short, slots, item) }
     }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::num::NonZeroUsize;
 use std::thread;
 
 use uma_cache::bucket::Owned;
@@ -105,18 +104,18 @@ unsafe impl PerCpu for HostAccess {
     }
 
     /// That of sequences: locks take more than a few instructions.
-    fn short(&self) -> usize {
+    fn short(&self) -> isize {
         self.rseq.as_ref().map_or(0, PerCpu::short)
     }
 
     #[inline(always)]
-    unsafe fn pop_inline(&self, short: NonZeroUsize, slots: Slots<'_>) -> Option<Item> {
+    unsafe fn pop_inline(&self, short: isize, slots: Slots<'_>) -> Option<Item> {
         // SAFETY: it is not 0, so it came from sequences, whose offset is the same for all.
         unsafe { Sequences::pop_by(short, slots) }
     }
 
     #[inline(always)]
-    unsafe fn push_inline(&self, short: NonZeroUsize, slots: Slots<'_>, item: Item) -> bool {
+    unsafe fn push_inline(&self, short: isize, slots: Slots<'_>, item: Item) -> bool {
         // SAFETY: as in `pop_inline`; the rest is passed on from the caller.
         unsafe { Sequences::push_by(short, slots, item) }
     }
@@ -175,8 +174,6 @@ unsafe impl PerCpu for HostAccess {
 mod never {
     //! What stands for restartable sequences where there are none.
 
-    use core::num::NonZeroUsize;
-
     use uma_cache::bucket::Owned;
     use uma_cache::{PerCpu, Slots, Which};
     use uma_core::Item;
@@ -193,11 +190,11 @@ mod never {
             None
         }
 
-        pub(super) unsafe fn pop_by(_: NonZeroUsize, _: Slots<'_>) -> Option<Item> {
+        pub(super) unsafe fn pop_by(_: isize, _: Slots<'_>) -> Option<Item> {
             None
         }
 
-        pub(super) unsafe fn push_by(_: NonZeroUsize, _: Slots<'_>, _: Item) -> bool {
+        pub(super) unsafe fn push_by(_: isize, _: Slots<'_>, _: Item) -> bool {
             false
         }
     }

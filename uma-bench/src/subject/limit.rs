@@ -48,7 +48,14 @@ impl<const N: usize> Limit<N> {
         // The constant index is in range, see `AT`.
         STACKS.with(|stacks| {
             // SAFETY: the index is below the length.
-            unsafe { stacks.get().cast::<Stack>().add(Self::AT) }
+            let mut stack = unsafe { stacks.get().cast::<Stack>().add(Self::AT) };
+            // By way of a register: where the address is an offset in thread-local storage alone, a processor may not
+            // see that a load is of what was stored just now, and the pair takes twice as long.
+            // SAFETY: it does nothing.
+            unsafe {
+                core::arch::asm!("/* {0} */", inout(reg) stack, options(nomem, nostack, preserves_flags));
+            }
+            stack
         })
     }
 

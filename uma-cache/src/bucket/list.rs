@@ -37,7 +37,7 @@ impl List {
 
     /// Puts a harvested bucket in front.
     pub(crate) fn push(&mut self, bucket: Owned) {
-        debug_assert!(!bucket.is_none() && bucket.header() >> 16 == 0, "harvest first");
+        debug_assert!(!bucket.is_none() && bucket.is_settled(), "harvest first");
         debug_assert!(bucket.base() == bucket.count());
         self.len += 1;
         self.items += usize::from(bucket.count());
@@ -54,7 +54,7 @@ impl List {
         self.first = unsafe { (*raw.as_ref().word.get()).link };
         // SAFETY: the bucket left the list, so it is ours alone.
         let mut bucket = unsafe { Owned::from_raw(raw) };
-        bucket.set_header(u64::from(bucket.base()));
+        bucket.settle(bucket.base());
         self.len -= 1;
         self.items -= usize::from(bucket.count());
         Some(bucket)

@@ -40,7 +40,7 @@ mod fence;
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 mod sequence;
 
-use core::num::{NonZeroIsize, NonZeroUsize};
+use core::num::NonZeroIsize;
 use core::ptr::NonNull;
 
 use uma_core::Item;
@@ -78,9 +78,9 @@ impl Rseq {
     ///
     /// `short` is what [`PerCpu::short`] of some `Rseq` said.
     #[inline(always)]
-    pub unsafe fn pop_by(short: NonZeroUsize, slots: Slots<'_>) -> Option<Item> {
+    pub unsafe fn pop_by(short: isize, slots: Slots<'_>) -> Option<Item> {
         // SAFETY: it is the offset that `available` found; the slots and their buckets are alive.
-        unsafe { sequence::pop(short.get().cast_signed(), slots) }
+        unsafe { sequence::pop(short, slots) }
     }
 
     /// [`PerCpu::push_inline`], without a value.
@@ -89,9 +89,9 @@ impl Rseq {
     ///
     /// As [`PerCpu::push`]; and `short` is what [`PerCpu::short`] of some `Rseq` said.
     #[inline(always)]
-    pub unsafe fn push_by(short: NonZeroUsize, slots: Slots<'_>, item: Item) -> bool {
+    pub unsafe fn push_by(short: isize, slots: Slots<'_>, item: Item) -> bool {
         // SAFETY: as in `pop_by`; the item is the caller's to give.
-        unsafe { sequence::push(short.get().cast_signed(), slots, item) }
+        unsafe { sequence::push(short, slots, item) }
     }
 }
 
@@ -116,18 +116,18 @@ unsafe impl PerCpu for Rseq {
     }
 
     /// The offset.
-    fn short(&self) -> usize {
-        self.offset.get().cast_unsigned()
+    fn short(&self) -> isize {
+        self.offset.get()
     }
 
     #[inline(always)]
-    unsafe fn pop_inline(&self, short: NonZeroUsize, slots: Slots<'_>) -> Option<Item> {
+    unsafe fn pop_inline(&self, short: isize, slots: Slots<'_>) -> Option<Item> {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { Self::pop_by(short, slots) }
     }
 
     #[inline(always)]
-    unsafe fn push_inline(&self, short: NonZeroUsize, slots: Slots<'_>, item: Item) -> bool {
+    unsafe fn push_inline(&self, short: isize, slots: Slots<'_>, item: Item) -> bool {
         // SAFETY: the caller's duty is passed on unchanged.
         unsafe { Self::push_by(short, slots, item) }
     }

@@ -16,8 +16,8 @@
 //!
 //! The kernel looks for the signature in the four bytes before the abort target; the first three
 //! bytes make it the end of an undefined instruction, so that nothing runs into it. The area's fields:
-//! `cpu_id` at 4, `rseq_cs` at 8. The slot's: `alloc` at 0, `free` at 8. The bucket's: header at 0,
-//! capacity at 8, items at 16. Numbers of labels avoid 0 and 1, which the assembler may take for
+//! `cpu_id` at 4, `rseq_cs` at 8. The slot's: `alloc` at 0, `free` at 8. The bucket's: header at 0
+//! (its lowest byte is the count, the next one the room), items at 16. Numbers of labels avoid 0 and 1, which the assembler may take for
 //! binary numbers.
 
 use core::arch::asm;
@@ -25,7 +25,7 @@ use core::ptr::NonNull;
 
 use uma_core::Item;
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, POP, PUSH, ROOM};
 use crate::{Slots, Which};
 
 /// The descriptor and the abort target of a sequence with the labels above.
@@ -90,16 +90,17 @@ pub(super) unsafe fn pop(offset: isize, slots: Slots<'_>) -> Option<Item> {
                 "shl {scratch}, 6",
                 "mov {bucket}, qword ptr [{slots} + {scratch}]",
                 "mov {header}, qword ptr [{bucket}]",
-                "movzx {scratch:e}, {header:x}",
+                "movzx {scratch:e}, {header:l}",
                 "test {scratch:e}, {scratch:e}",
                 "jz 5f",
                 "mov {item}, qword ptr [{bucket} + {scratch} * 8 + 8]",
-                "add {header}, 0xffff",
+                "add {header}, {pop}",
                 "mov qword ptr [{bucket}], {header}",
             ),
             offset = in(reg) offset,
             slots = in(reg) slots.as_ptr(),
             count = in(reg) slots.count(),
+            pop = const POP,
             scratch = out(reg) _,
             bucket = out(reg) _,
             header = out(reg) _,
@@ -128,22 +129,24 @@ pub(super) unsafe fn push(offset: isize, slots: Slots<'_>, item: Item) -> bool {
                 "shl {scratch}, 6",
                 "mov {bucket}, qword ptr [{slots} + {scratch}]",
                 "mov {header}, qword ptr [{bucket}]",
-                "cmp {header:x}, word ptr [{bucket} + 8]",
-                "jne 8f",
+                "test {header:e}, {room}",
+                "jnz 8f",
                 "mov {bucket}, qword ptr [{slots} + {scratch} + 8]",
                 "mov {header}, qword ptr [{bucket}]",
-                "cmp {header:x}, word ptr [{bucket} + 8]",
-                "je {miss}",
+                "test {header:e}, {room}",
+                "jz {miss}",
                 "8:",
-                "movzx {scratch:e}, {header:x}",
+                "movzx {scratch:e}, {header:l}",
                 "mov qword ptr [{bucket} + {scratch} * 8 + 16], {item}",
-                "inc {header}",
+                "sub {header}, {push}",
                 "mov qword ptr [{bucket}], {header}",
             ),
             offset = in(reg) offset,
             slots = in(reg) slots.as_ptr(),
             count = in(reg) slots.count(),
             item = in(reg) item.as_ptr(),
+            room = const ROOM,
+            push = const PUSH,
             scratch = out(reg) _,
             bucket = out(reg) _,
             header = out(reg) _,
@@ -207,6 +210,5 @@ const _: () = assert!(
         || core::mem::offset_of!(crate::Slot, alloc) == 0
             && core::mem::offset_of!(crate::Slot, free) == 8
             && size_of::<crate::Slot>() == 1 << 6
-            && Bucket::CAPACITY_AT == 8
             && Bucket::ITEMS == 16
 );

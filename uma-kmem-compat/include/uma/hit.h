@@ -24,15 +24,14 @@ struct uma_handle_ {
 	void *next;
 	uintptr_t mask;
 	uintptr_t unused;
-	/* Where the thread's rseq area is, or 0; how many CPUs there are, and their slots. */
-	uintptr_t offset;
-	uintptr_t cpus;
+	/* Where the thread's rseq area is and, in the lower half, how many CPUs there are, or 0; and their slots. */
+	uintptr_t way;
 	const char *slots;
 } __attribute__((__may_alias__));
 
-/* Handles of a kind, which has two letters, are marked so, in version 1 of all this. */
+/* Handles of a kind, which has two letters, are marked so, in version 2 of all this. */
 #define UMA_MARK_(one, two) \
-	(UINT64_C(0x756d614800000000) ^ UINT64_C(1) << 18 ^ (uint64_t)((one) | (two) << 8) << 2)
+	(UINT64_C(0x756d614800000000) ^ UINT64_C(2) << 18 ^ (uint64_t)((one) | (two) << 8) << 2)
 
 /*
  * A restartable sequence: from 3 to 4; where it is interrupted it starts again at 2. Both sections are in the group of
@@ -64,27 +63,28 @@ struct uma_handle_ {
 static inline __attribute__((__always_inline__)) void *uma_pop_(const void *cache, uint64_t mark)
 {
 	const struct uma_handle_ *handle = (const struct uma_handle_ *)cache;
-	uintptr_t offset;
+	uintptr_t way;
 	void *object;
 
 	if (__builtin_expect(handle == NULL || handle->mark != mark, 0))
 		return NULL;
-	offset = __atomic_load_n(&handle->offset, __ATOMIC_ACQUIRE);
-	if (__builtin_expect(offset == 0, 0))
+	way = __atomic_load_n(&handle->way, __ATOMIC_ACQUIRE);
+	if (__builtin_expect(way == 0, 0))
 		return NULL;
 	__asm__ volatile(UMA_SEQUENCE_("movl $0, %k[object]\n\t"
 				       "jae 5f\n\t"
 				       "shlq $6, %%rdx\n\t"
 				       "movq (%[slots],%%rdx), %%rcx\n\t"
 				       "movq (%%rcx), %%rsi\n\t"
-				       "movzwl %%si, %%edx\n\t"
+				       "movzbl %%sil, %%edx\n\t"
 				       "testl %%edx, %%edx\n\t"
 				       "jz 5f\n\t"
 				       "movq 8(%%rcx,%%rdx,8), %[object]\n\t"
-				       "addq $0xffff, %%rsi\n\t"
+				       "addq $0x100ff, %%rsi\n\t"
 				       "movq %%rsi, (%%rcx)\n") "5:\n"
 			 : [object] "=&r"(object)
-			 : [offset] "r"(offset), [cpus] "r"(handle->cpus), [slots] "r"(handle->slots)
+			 : [offset] "r"((intptr_t)way >> 32), [cpus] "r"((uintptr_t)(uint32_t)way),
+			   [slots] "r"(handle->slots)
 			 : "rcx", "rdx", "rsi", "memory", "cc");
 	return object;
 }
@@ -94,33 +94,33 @@ static inline __attribute__((__always_inline__)) int uma_push_(const void *cache
 							       void *object)
 {
 	const struct uma_handle_ *handle = (const struct uma_handle_ *)cache;
-	uintptr_t offset;
+	uintptr_t way;
 
 	if (__builtin_expect(handle == NULL || object == NULL || handle->mark != mark ||
 				     ((uintptr_t)object & handle->mask) != 0,
 			     0))
 		return 0;
-	offset = __atomic_load_n(&handle->offset, __ATOMIC_ACQUIRE);
-	if (__builtin_expect(offset == 0, 0))
+	way = __atomic_load_n(&handle->way, __ATOMIC_ACQUIRE);
+	if (__builtin_expect(way == 0, 0))
 		return 0;
 	__asm__ goto(UMA_SEQUENCE_("jae %l[full]\n\t"
 				   "shlq $6, %%rdx\n\t"
 				   "movq (%[slots],%%rdx), %%rcx\n\t"
 				   "movq (%%rcx), %%rsi\n\t"
-				   "cmpw 8(%%rcx), %%si\n\t"
-				   "jne 8f\n\t"
+				   "testl $0xff00, %%esi\n\t"
+				   "jnz 8f\n\t"
 				   "movq 8(%[slots],%%rdx), %%rcx\n\t"
 				   "movq (%%rcx), %%rsi\n\t"
-				   "cmpw 8(%%rcx), %%si\n\t"
-				   "je %l[full]\n"
+				   "testl $0xff00, %%esi\n\t"
+				   "jz %l[full]\n"
 				   "8:\n\t"
-				   "movzwl %%si, %%edx\n\t"
+				   "movzbl %%sil, %%edx\n\t"
 				   "movq %[object], 16(%%rcx,%%rdx,8)\n\t"
-				   "incq %%rsi\n\t"
+				   "subq $0xff, %%rsi\n\t"
 				   "movq %%rsi, (%%rcx)\n")
 		     :
-		     : [offset] "r"(offset), [cpus] "r"(handle->cpus), [slots] "r"(handle->slots),
-		       [object] "r"(object)
+		     : [offset] "r"((intptr_t)way >> 32), [cpus] "r"((uintptr_t)(uint32_t)way),
+		       [slots] "r"(handle->slots), [object] "r"(object)
 		     : "rcx", "rdx", "rsi", "memory", "cc"
 		     : full);
 	return 1;
