@@ -53,7 +53,7 @@ impl<const N: usize> Limit<N> {
             // see that a load is of what was stored just now, and the pair takes twice as long.
             // SAFETY: it does nothing.
             unsafe {
-                core::arch::asm!("/* {0} */", inout(reg) stack, options(nomem, nostack, preserves_flags));
+                core::arch::asm!("/* {0} */", inout(reg) stack, options(nostack, preserves_flags));
             }
             stack
         })
