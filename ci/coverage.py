@@ -48,19 +48,23 @@ def not_for_tests(lines):
 
 
 def unsafe_blocks(path, times):
-    """(first line, whether it ran) of each unsafe block that has code."""
+    """(first line, whether it ran, key) of each unsafe block that has code. The key is the text of the line; where
+    that stands in the file already, with a number: ` #2` for the second."""
     lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    before = collections.Counter()
     for number, text in enumerate(lines[: not_for_tests(lines)]):
         code = text.split("//")[0]
         for found in re.finditer(r"\bunsafe \{", code):
             last = end_of_block(lines, number, found.start())
             seen = [times[at] for at in range(number + 1, last + 2) if at in times]
             if seen:
-                yield number + 1, any(seen), text.strip()
+                key = text.strip()
+                before[key] += 1
+                yield number + 1, any(seen), key if before[key] == 1 else f"{key} #{before[key]}"
 
 
 def explained():
-    """{(path, text of the line)} of blocks that need not run, each with its reason in the file."""
+    """{(path, key)} of blocks that need not run, each with its reason in the file."""
     known = {}
     if EXPLAINED.exists():
         for line in EXPLAINED.read_text(encoding="utf-8").splitlines():

@@ -407,7 +407,7 @@ mod tests {
     use uma::RawZone;
     use uma::core::{Item, Request};
 
-    use super::{BadHandle, Handle, Handles, KEPT_DEAD, c_void};
+    use super::{BadHandle, Handle, Handles, KEPT_DEAD, Ordering, c_void};
 
     #[test]
     fn what_is_no_handle_is_found_out() {
@@ -446,6 +446,53 @@ mod tests {
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), KEPT_DEAD + 1);
+    }
+
+    /// The values in the list, in its order.
+    fn listed(numbers: &Handles<usize, 5>) -> Vec<usize> {
+        let mut values = Vec::new();
+        let mut at = numbers.first.load(Ordering::Acquire);
+        // SAFETY: handles in the list are never freed, and all of these are live.
+        while let Some(handle) = unsafe { at.as_ref() } {
+            // SAFETY: as above.
+            values.push(unsafe { *numbers.get(at).unwrap() });
+            at = handle.next.load(Ordering::Acquire);
+        }
+        values
+    }
+
+    /// Between its two steps an addition has put its handle in the list, and `last` is behind.
+    #[test]
+    fn others_go_on_from_where_an_addition_is_under_way() {
+        let numbers: Handles<usize, 5> = Handles::new();
+        let behind = [0, 1, 2].map(|value| numbers.insert(value).unwrap());
+        for (value, last) in behind.into_iter().chain([null_mut()]).enumerate() {
+            numbers.last.store(last, Ordering::Release);
+            let new = numbers.insert(3 + value).unwrap();
+            assert_eq!(numbers.last.load(Ordering::Acquire), new);
+        }
+        assert_eq!(listed(&numbers), [0, 1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn all_that_threads_add_is_in_the_list() {
+        const EACH: usize = if cfg!(miri) { 20 } else { 2000 };
+        let numbers: Handles<usize, 5> = Handles::new();
+        let together = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (numbers, together) = (&numbers, &together);
+                scope.spawn(move || {
+                    together.wait();
+                    for value in 0..EACH {
+                        numbers.insert(thread * EACH + value).unwrap();
+                    }
+                });
+            }
+        });
+        let mut values = listed(&numbers);
+        values.sort_unstable();
+        assert!(values.into_iter().eq(0..4 * EACH));
     }
 
     #[test]
