@@ -1,4 +1,4 @@
-//! The interfaces of other systems, each against the same model.
+//! The interfaces of other systems, each against the same model, and against the engine.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -12,6 +12,7 @@ use programs::compat::netbsd::Netbsd;
 use programs::compat::{Cache, Counts, Face, Made, alone, drive};
 use programs::mt::{Flaw, mt_with};
 use uma_core::{AllocError, Item, ItemSource, PageError, Request, Stats};
+use uma_malloc::SizeClasses;
 use uma_testkit::ops::Op;
 use uma_testkit::ops::compat::{
     CacheConfig, CompatConfig, CompatOp, CompatProgram, Face as Which, How,
@@ -158,6 +159,9 @@ enum Odd {
     FailsForNothing,
     SaysNothing,
     EndsInUse,
+    /// What only the engine beside it knows.
+    CountsTwice,
+    SaysMoreBytes,
 }
 
 /// A face with one fault.
@@ -191,6 +195,15 @@ impl Face for OddFace {
             // SAFETY: passed on to the caller.
             unsafe { Netbsd.free(at, size) };
         }
+    }
+
+    fn classes(&self) -> &'static SizeClasses {
+        Netbsd.classes()
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        let more = if self.0 == Odd::SaysMoreBytes { 2 } else { 1 };
+        Netbsd.bytes().map(|bytes| more * bytes)
     }
 
     fn used(&self) -> u64 {
@@ -236,7 +249,8 @@ impl Cache for OddCache {
     fn counts(&self) -> Counts {
         let counts = self.inner().counts();
         let one = u64::from(self.odd == Odd::Miscounts && counts.used != 0);
-        Counts { used: counts.used - one, ..counts }
+        let twice = u64::from(self.odd == Odd::CountsTwice) + 1;
+        Counts { used: counts.used - one, allocs: twice * counts.allocs, ..counts }
     }
 
     fn set_limit(&self, max: Option<u64>) -> Option<Option<u64>> {
@@ -246,8 +260,8 @@ impl Cache for OddCache {
         }
     }
 
-    fn reap(&self, how: u8) {
-        self.inner().reap(how);
+    fn reap(&self, how: u8) -> bool {
+        self.inner().reap(how)
     }
 
     fn destroy(mut self: Box<Self>) -> Result<(), (Box<dyn Cache>, u64)> {
@@ -296,6 +310,8 @@ fn faults_of_faces_are_found() {
         (Odd::FailsForNothing, "there is nothing, for no reason"),
         (Odd::SaysNothing, "misuse was not reported"),
         (Odd::EndsInUse, "ended with objects in use"),
+        (Odd::CountsTwice, "handed out more often than on the engine"),
+        (Odd::SaysMoreBytes, "bytes of memory in use, and on the engine"),
     ] {
         let said = face_verdict(odd).expect_err("the program found nothing wrong");
         assert!(said.contains(message) && said.starts_with("operation "), "{said}");

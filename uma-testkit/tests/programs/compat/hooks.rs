@@ -24,6 +24,9 @@ pub struct Place {
     pub ever: AtomicU64,
     /// Objects that a user's ctor has seen, and no dtor after it.
     pub used: AtomicI64,
+    /// How often a user's ctor, and dtor, ran.
+    pub ctors: AtomicU64,
+    pub dtors: AtomicU64,
     /// Constructors that refused or unwound.
     pub failed: AtomicU64,
     pub refuses: FailPlan,
@@ -43,6 +46,8 @@ impl Place {
             made: AtomicI64::new(0),
             ever: AtomicU64::new(0),
             used: AtomicI64::new(0),
+            ctors: AtomicU64::new(0),
+            dtors: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             refuses: FailPlan::new(),
             panics: FailPlan::new(),
@@ -66,6 +71,8 @@ impl Place {
         self.size.store(size, SeqCst);
         self.made.store(0, SeqCst);
         self.used.store(0, SeqCst);
+        self.ctors.store(0, SeqCst);
+        self.dtors.store(0, SeqCst);
         self.pages.store(0, SeqCst);
     }
 
@@ -76,6 +83,11 @@ impl Place {
 }
 
 pub static PLACE: [Place; PLACES] = [const { Place::new() }; PLACES];
+
+/// What went wrong so far in any place.
+pub fn faults() -> u64 {
+    PLACE.iter().map(Place::faults).sum()
+}
 
 static WRONG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -223,6 +235,7 @@ pub unsafe extern "C-unwind" fn uma_ctor<const N: usize>(
         return 1;
     }
     place.used.fetch_add(1, SeqCst);
+    place.ctors.fetch_add(1, SeqCst);
     0
 }
 
@@ -233,6 +246,7 @@ pub unsafe extern "C-unwind" fn uma_dtor<const N: usize>(
 ) {
     told_size::<N>(size);
     PLACE[N].used.fetch_sub(1, SeqCst);
+    PLACE[N].dtors.fetch_add(1, SeqCst);
 }
 
 /// Pages of 4096 bytes from the global allocator, to which they go back.

@@ -10,6 +10,7 @@ use uma_kmem_compat::linux::{
     CacheArgs, Constructor, CreateError, Elements as Functions, Gfp, KmemCache, Mempool, SlabFlags,
     kfree, kfree_sensitive, kmalloc, kmalloc_stats, krealloc, ksize, set_grace_period,
 };
+use uma_malloc::SizeClasses;
 use uma_testkit::FailPlan;
 use uma_testkit::ops::compat::{CacheConfig, How};
 
@@ -73,8 +74,20 @@ impl Face for Linux {
         Some(unsafe { krealloc(at.cast(), size, gfp(how)) }.cast())
     }
 
-    fn usable(&self, at: *mut u8, _: usize) -> usize {
-        ksize(at.cast())
+    fn usable(&self, at: *mut u8) -> Option<usize> {
+        Some(ksize(at.cast()))
+    }
+
+    fn realigned(&self, size: usize) -> usize {
+        if size.is_power_of_two() { size.min(4 << 20) } else { 1 }
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        Some(kmalloc_stats().bytes)
+    }
+
+    fn classes(&self) -> &'static SizeClasses {
+        SizeClasses::KMALLOC
     }
 
     fn used(&self) -> u64 {
@@ -137,12 +150,13 @@ impl Cache for KmemCache {
 
     fn counts(&self) -> Counts {
         let stats = self.stats();
-        Counts { used: stats.used(), cached: stats.cached }
+        Counts { used: stats.used(), cached: stats.cached, allocs: stats.allocs }
     }
 
-    fn reap(&self, _: u8) {
+    fn reap(&self, _: u8) -> bool {
         let empty = self.shrink();
         assert_eq!(empty, self.stats().slabs == 0);
+        true
     }
 
     fn in_use(&self) -> Option<Vec<usize>> {

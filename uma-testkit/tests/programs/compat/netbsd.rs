@@ -10,9 +10,10 @@ use uma_kmem_compat::netbsd::{
     PoolFlags, StillOut, kmem_alloc, kmem_free, kmem_roundup_size, kmem_stats, kmem_zalloc,
     set_pserialize,
 };
+use uma_malloc::SizeClasses;
 use uma_testkit::ops::compat::{CacheConfig, How};
 
-use super::hooks::{PLACE, netbsd_begin, netbsd_end, netbsd_no_page, netbsd_page, of_each_place};
+use super::hooks::{faults, netbsd_begin, netbsd_end, netbsd_no_page, netbsd_page, of_each_place};
 use super::{Cache, Counts, Face, Made};
 
 pub struct Netbsd;
@@ -96,6 +97,14 @@ impl Face for Netbsd {
         unsafe { kmem_free(at.cast(), size) };
     }
 
+    fn bytes(&self) -> Option<u64> {
+        Some(kmem_stats().bytes)
+    }
+
+    fn classes(&self) -> &'static SizeClasses {
+        SizeClasses::NETBSD_KMEM
+    }
+
     fn used(&self) -> u64 {
         kmem_stats().used()
     }
@@ -132,7 +141,7 @@ impl Face for Netbsd {
 fn counts(pool: &Pool) -> Counts {
     let stats = pool.stats();
     assert_eq!(stats.gets - stats.puts, stats.out, "gets and puts: {stats:?}");
-    Counts { used: stats.out, cached: stats.cached }
+    Counts { used: stats.out, cached: stats.cached, allocs: stats.gets }
 }
 
 fn set_limit(pool: &Pool, max: Option<u64>) -> Option<Option<u64>> {
@@ -183,8 +192,9 @@ impl Cache for Pool {
         self.set_low_water(items);
     }
 
-    fn reap(&self, _: u8) {
+    fn reap(&self, _: u8) -> bool {
         reap(self);
+        false
     }
 
     fn in_use(&self) -> Option<Vec<usize>> {
@@ -202,9 +212,9 @@ impl Cache for Pool {
 }
 
 fn prime(pool: &Pool, items: u64) {
-    let failed: u64 = PLACE.iter().map(super::Place::faults).sum();
+    let failed = faults();
     let result = pool.prime(items);
-    let now: u64 = PLACE.iter().map(super::Place::faults).sum();
+    let now = faults();
     assert!(result.is_ok() || now != failed, "pages cannot be made, for no reason");
 }
 
@@ -239,13 +249,14 @@ impl Cache for PoolCache {
         self.set_low_water(items);
     }
 
-    fn reap(&self, how: u8) {
-        if how.is_multiple_of(2) {
-            reap(self);
-        } else {
+    fn reap(&self, how: u8) -> bool {
+        let all = !how.is_multiple_of(2);
+        if all {
             self.invalidate();
-            assert_eq!(self.stats().cached, 0, "objects in caches after all were taken apart");
+        } else {
+            reap(self);
         }
+        all
     }
 
     fn in_use(&self) -> Option<Vec<usize>> {

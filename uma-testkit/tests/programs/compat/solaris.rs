@@ -7,6 +7,7 @@ use uma_kmem_compat::solaris::{
     Callbacks, Constructor, CreateError, Destructor, Km, Kmc, KmemCache, Leaked, kmem_alloc,
     kmem_alloc_tryhard, kmem_free, kmem_reap, kmem_zalloc,
 };
+use uma_malloc::SizeClasses;
 use uma_testkit::ops::compat::{CacheConfig, How};
 
 use super::hooks::{of_each_place, sun_begin, sun_end};
@@ -74,6 +75,10 @@ impl Face for Solaris {
         unsafe { kmem_free(at.cast(), size) };
     }
 
+    fn classes(&self) -> &'static SizeClasses {
+        SizeClasses::KMEM_ALLOC
+    }
+
     fn used(&self) -> u64 {
         uma_solaris_kmem_alloc_active()
     }
@@ -120,11 +125,12 @@ impl Cache for KmemCache {
         let (stats, of) = (self.stats(), |field| self.stat(field).expect("there is such a figure"));
         assert_eq!(of("buf_inuse"), stats.used(), "what the kstat says is in use");
         assert_eq!(stats.allocs - stats.frees, stats.used());
-        Counts { used: stats.used(), cached: stats.cached }
+        Counts { used: stats.used(), cached: stats.cached, allocs: stats.allocs }
     }
 
-    fn reap(&self, _: u8) {
+    fn reap(&self, _: u8) -> bool {
         self.reap_now();
+        true
     }
 
     fn in_use(&self) -> Option<Vec<usize>> {

@@ -8,6 +8,7 @@ use uma_kmem_compat::umem::{
     CreateError, Leaked, RETRY, Umc, Umem as Flags, UmemCache, umem_alloc, umem_alloc_align,
     umem_free, umem_nofail_callback, umem_reap, umem_zalloc,
 };
+use uma_malloc::SizeClasses;
 use uma_testkit::ops::compat::{CacheConfig, How};
 
 use super::solaris::callbacks;
@@ -69,6 +70,10 @@ impl Face for Umem {
         unsafe { umem_free(at.cast(), size) };
     }
 
+    fn classes(&self) -> &'static SizeClasses {
+        SizeClasses::UMEM_ALLOC
+    }
+
     fn used(&self) -> u64 {
         uma_umem_alloc_active()
     }
@@ -106,11 +111,12 @@ impl Cache for UmemCache {
 
     fn counts(&self) -> Counts {
         let stats = self.stats();
-        Counts { used: stats.used(), cached: stats.cached }
+        Counts { used: stats.used(), cached: stats.cached, allocs: stats.allocs }
     }
 
-    fn reap(&self, _: u8) {
+    fn reap(&self, _: u8) -> bool {
         self.reap_now();
+        true
     }
 
     fn destroy(self: Box<Self>) -> Result<(), (Box<dyn Cache>, u64)> {
