@@ -56,13 +56,16 @@ pub(super) fn alloc(
     if size == 0 || sleeps == flags.contains(KmFlags::NOSLEEP) {
         return refuse(function, size, flags);
     }
-    let got = match HEAP.alloc(size, request) {
-        Ok(at) => Some(at),
-        Err(error) if sleeps => insist(size, request, error),
-        Err(_) => None,
-    };
-    let Some(at) = got else { return ptr::null_mut() };
-    if diagnostic() && enter(&mut sizes(), at.addr().get(), size).is_err() {
+    loop {
+        let got = match HEAP.alloc(size, request) {
+            Ok(at) => Some(at),
+            Err(error) if sleeps => insist(size, request, error),
+            Err(_) => None,
+        };
+        let Some(at) = got else { return ptr::null_mut() };
+        if !diagnostic() || enter(&mut sizes(), at.addr().get(), size).is_ok() {
+            return at.as_ptr().cast();
+        }
         // Nobody has it yet. A caller who sleeps tries again, as for the memory itself.
         // SAFETY: it came just now.
         let _ = unsafe { HEAP.try_free(at) };
@@ -70,9 +73,7 @@ pub(super) fn alloc(
             return ptr::null_mut();
         }
         std::thread::sleep(Duration::from_millis(1));
-        return alloc(function, size, flags, request);
     }
-    at.as_ptr().cast()
 }
 
 #[cold]

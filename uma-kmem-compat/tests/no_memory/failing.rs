@@ -14,8 +14,8 @@ struct Failing;
 thread_local! {
     /// How many allocations of this thread succeed before one fails; none does at less than 0.
     pub(crate) static LEFT: Cell<i64> = const { Cell::new(-1) };
-    /// Whether all after that fail, too.
-    pub(crate) static FOR_GOOD: Cell<bool> = const { Cell::new(false) };
+    /// How many fail from there.
+    pub(crate) static MOST: Cell<u64> = const { Cell::new(1) };
     pub(crate) static FAILED: Cell<u64> = const { Cell::new(0) };
 }
 /// Blocks that are allocated, but for handles.
@@ -31,15 +31,14 @@ fn fails() -> bool {
         return false;
     }
     FAILED.set(FAILED.get() + 1);
-    if !FOR_GOOD.get() {
+    if FAILED.get() >= MOST.get() {
         LEFT.set(-1);
     }
     if SHOWN.load(Ordering::Relaxed) {
-        let (left, good) = (LEFT.replace(-1), FOR_GOOD.get());
+        let left = LEFT.replace(-1);
         let trace = std::backtrace::Backtrace::force_capture();
         let _ = writeln!(std::io::stderr(), "{trace}");
         LEFT.set(left);
-        FOR_GOOD.set(good);
     }
     true
 }

@@ -3,8 +3,9 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::{self, null, null_mut};
 
+use crate::failing::{FAILED, LEFT, MOST};
 use crate::hooks::{Constructor, Destructor, constructor, destructor};
-use crate::story::{Told, every_failure, policy};
+use crate::story::{Told, child, end, every_failure, policy, turn};
 
 unsafe extern "C" {
     fn uma_netbsd_pool_init(
@@ -211,4 +212,31 @@ fn no_memory() {
     };
     // SAFETY: it only looks.
     every_failure(prepare, story, || unsafe { uma_netbsd_kmem_active() });
+}
+
+/// Who waits for memory waits for that of the books about its size, too, however long that takes: on a small stack.
+#[test]
+fn a_size_is_waited_for() {
+    const SLEEP: u32 = 1;
+    const FAILURES: u64 = 500;
+    let _turn = turn();
+    let said = child(|| {
+        policy(c"netbsd.diagnostic", c"on");
+        let waits = || {
+            MOST.set(FAILURES);
+            LEFT.set(0);
+            // SAFETY: it is freed once.
+            unsafe {
+                let memory = uma_netbsd_kmem_alloc(100, SLEEP);
+                if memory.is_null() || FAILED.get() != FAILURES {
+                    end("it did not wait");
+                }
+                uma_netbsd_kmem_free(memory, 100);
+            }
+        };
+        let thread = std::thread::Builder::new().stack_size(64 << 10).spawn(waits);
+        thread.expect("a thread").join().expect("it does not panic");
+        0
+    });
+    assert_eq!(said, Some(0));
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::failing::{BLOCKS, FAILED, FOR_GOOD, LEFT, SHOWN};
+use crate::failing::{BLOCKS, FAILED, LEFT, MOST, SHOWN};
 use crate::hooks::{CONSTRUCTED, PATIENCE, REFUSED};
 
 unsafe extern "C" {
@@ -159,7 +159,7 @@ pub(crate) fn every_failure(prepare: fn(), story: fn(&mut Told), used: Used) {
                 if kind == 2 {
                     PATIENCE.store(at, Ordering::Relaxed);
                 } else {
-                    FOR_GOOD.set(kind == 1);
+                    MOST.set(if kind == 1 { u64::MAX } else { 1 });
                     LEFT.set(at);
                 }
                 story(&mut told);
