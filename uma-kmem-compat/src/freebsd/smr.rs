@@ -29,7 +29,7 @@ use core::ptr;
 
 use super::SYSTEM;
 use crate::common::fork::{Lock, on_copy};
-use crate::common::memory::{Counted, NoMemory, Weak, owned, push};
+use crate::common::memory::{Counted, NoMemory, Weak, boxed, owned, push};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// Slots are added so many at a time.
@@ -244,16 +244,20 @@ impl Smr {
                     return slot;
                 }
             }
-            block = Self::next(block);
+            block = self.next(block);
         }
     }
 
-    /// The block behind this one, made if need be.
-    fn next(block: &Block) -> &Block {
+    /// The block behind this one, made if need be. Where there is no memory for one it is the first, a little later: in
+    /// time a reader has ended, or there is memory.
+    fn next<'a>(&'a self, block: &'a Block) -> &'a Block {
         let mut next = block.next.load(Ordering::Acquire);
         if next.is_null() {
-            let new = Box::into_raw(Box::new(Block::new()));
-            let null = ptr::null_mut();
+            let Ok(new) = boxed(Block::new()) else {
+                std::thread::sleep(core::time::Duration::from_micros(100));
+                return &self.0.first;
+            };
+            let (new, null) = (Box::into_raw(new), ptr::null_mut());
             match block.next.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => next = new,
                 Err(other) => {

@@ -17,6 +17,8 @@ thread_local! {
     /// How many fail from there.
     pub(crate) static MOST: Cell<u64> = const { Cell::new(1) };
     pub(crate) static FAILED: Cell<u64> = const { Cell::new(0) };
+    /// What happens in the middle of the next allocation of this thread.
+    pub(crate) static MEANWHILE: Cell<Option<fn()>> = const { Cell::new(None) };
 }
 /// Blocks that are allocated, but for handles.
 pub(crate) static BLOCKS: AtomicI64 = AtomicI64::new(0);
@@ -49,6 +51,9 @@ pub(crate) static SHOWN: AtomicBool = AtomicBool::new(false);
 // SAFETY: the system's, or null, which is allowed.
 unsafe impl GlobalAlloc for Failing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if let Some(meanwhile) = MEANWHILE.take() {
+            meanwhile();
+        }
         if fails() {
             return null_mut();
         }

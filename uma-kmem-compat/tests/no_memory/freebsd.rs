@@ -2,9 +2,12 @@
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::{self, null_mut};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering};
 
-use crate::failing::{FAILED, LEFT};
+use uma_kmem_compat::freebsd::types;
+
+use crate::failing::{BLOCKS, FAILED, LEFT, MEANWHILE, MOST};
 use crate::hooks::{constructs, destructs};
 use crate::story::{Told, child, end, every_failure, policy, turn};
 
@@ -213,4 +216,89 @@ fn a_type_is_waited_for() {
         }
     }
     assert!(failures >= 3, "only {failures} allocations were to fail");
+}
+
+/// Two use a type for the first time at the same moment: it is one type, listed once.
+#[test]
+fn a_type_that_two_use_first() {
+    static OF: AtomicPtr<MallocType> = AtomicPtr::new(null_mut());
+    let _turn = turn();
+    let said = child(|| {
+        let name = c"story".as_ptr();
+        let mut of = MallocType { short: name, long: name, handle: null_mut() };
+        OF.store(&raw mut of, Ordering::Relaxed);
+        MEANWHILE.set(Some(|| {
+            let of = OF.load(Ordering::Relaxed);
+            // SAFETY: the type is there, and its memory is freed once.
+            unsafe { uma_freebsd_free(uma_freebsd_malloc(100, of, NOWAIT), of) };
+        }));
+        let listed = || types().into_iter().filter(|of| of.name() == "story");
+        // SAFETY: as above; the type ends after that.
+        unsafe {
+            let memory = uma_freebsd_malloc(100, &raw mut of, NOWAIT);
+            assert!(MEANWHILE.get().is_none() && !memory.is_null());
+            let allocs: Vec<_> = listed().map(|of| of.stats().allocs).collect();
+            assert_eq!(allocs, [2]);
+            uma_freebsd_free(memory, &raw mut of);
+            uma_freebsd_malloc_uninit(&raw mut of);
+        }
+        assert_eq!(listed().count(), 0);
+        0
+    });
+    assert_eq!(said, Some(0));
+}
+
+/// More readers than there are slots for: who finds no memory for more waits, and where another has made them meanwhile,
+/// his are used.
+#[test]
+fn a_slot_is_waited_for() {
+    const READERS: usize = 32;
+    const FAILURES: u64 = 3;
+    static SMR: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+    fn read() {
+        let smr = SMR.load(Ordering::Relaxed);
+        // SAFETY: it is there, and the section ends at once.
+        unsafe {
+            uma_freebsd_smr_enter(smr);
+            uma_freebsd_smr_exit(smr);
+        }
+    }
+    let crowd = || {
+        // SAFETY: as FreeBSD has it.
+        SMR.store(unsafe { uma_freebsd_smr_create(c"story".as_ptr(), 0, 0) }, Ordering::Relaxed);
+        let (inside, done) = (Barrier::new(READERS + 1), Barrier::new(READERS + 1));
+        std::thread::scope(|scope| {
+            let reader = || {
+                let smr = SMR.load(Ordering::Relaxed);
+                // SAFETY: it is there until all threads have ended.
+                unsafe { uma_freebsd_smr_enter(smr) };
+                inside.wait();
+                done.wait();
+                // SAFETY: as above.
+                unsafe { uma_freebsd_smr_exit(smr) };
+            };
+            let readers = [(); READERS].map(|()| scope.spawn(reader));
+            inside.wait();
+            FAILED.set(0);
+            MOST.set(FAILURES);
+            LEFT.set(0);
+            MEANWHILE.set(Some(read));
+            read();
+            assert!(MEANWHILE.get().is_none());
+            assert_eq!(FAILED.get(), FAILURES, "it did not wait");
+            done.wait();
+            // Whole threads, with what is theirs.
+            readers.into_iter().for_each(|reader| reader.join().expect("it does not panic"));
+        });
+        // SAFETY: nobody reads any more.
+        unsafe { uma_freebsd_smr_destroy(SMR.load(Ordering::Relaxed)) };
+        BLOCKS.load(Ordering::Relaxed)
+    };
+    let _turn = turn();
+    let said = child(|| {
+        let first = crowd();
+        assert_eq!(crowd(), first, "blocks, after the first time");
+        0
+    });
+    assert_eq!(said, Some(0));
 }
