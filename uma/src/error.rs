@@ -30,7 +30,8 @@ impl ZoneError {
         self.item
     }
 
-    /// Why there was no item.
+    /// Why there was no item. If it is the limit of a group, the zone says
+    /// [which](crate::RawZone::full_group); the error itself would grow for it.
     pub const fn reason(&self) -> AllocError {
         self.reason
     }

@@ -29,11 +29,14 @@ pub(crate) fn grown(zone: &Name, slabs: u64, bytes: usize) {
     tracing::debug!(target: "uma", %zone, slabs, bytes, "slabs made");
 }
 
-/// An allocation failed.
-pub(crate) fn failed(zone: &Name, reason: AllocError) {
+/// An allocation failed; if at the limit of a group, at that of `group`.
+pub(crate) fn failed(zone: &Name, reason: AllocError, group: Option<&Name>) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(target: "uma", %zone, %reason, "no item");
-    let _ = (zone, reason);
+    {
+        let group = group.map(tracing::field::display);
+        tracing::warn!(target: "uma", %zone, %reason, group, "no item");
+    }
+    let _ = (zone, reason, group);
 }
 
 /// Whether anybody listens to what is said of limits, which has its price.
@@ -44,11 +47,14 @@ pub(crate) fn is_heard() -> bool {
     false
 }
 
-/// An allocation that waits found a limit reached.
-pub(crate) fn reached(zone: &Name, reason: AllocError) {
+/// An allocation that waits found a limit reached; if that of a group, that of `group`.
+pub(crate) fn reached(zone: &Name, reason: AllocError, group: Option<&Name>) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(target: "uma", %zone, %reason, "waiting for an item");
-    let _ = (zone, reason);
+    {
+        let group = group.map(tracing::field::display);
+        tracing::warn!(target: "uma", %zone, %reason, group, "waiting for an item");
+    }
+    let _ = (zone, reason, group);
 }
 
 /// A zone warns that its limit was reached.

@@ -17,7 +17,7 @@ pub use builder::ObjectCacheBuilder;
 use hooks::TypedHooks;
 pub use hooks::{FnObject, ObjectHooks};
 
-use crate::raw::{Config, OwnSlabs, RawZone, RawZoneBuilder};
+use crate::raw::{Config, GroupIn, OwnSlabs, RawZone, RawZoneBuilder};
 use crate::zone::item_of;
 use crate::{DefaultPlatform, Platform, ZoneError};
 
@@ -151,6 +151,12 @@ where
     /// Objects in use (`uma_zone_get_cur`). See [`RawZone::cur_items`].
     pub fn cur_items(&self) -> u64 {
         self.raw.cur_items()
+    }
+
+    /// The nearest group, of the zone's own and those it is in, that has no room just now. See
+    /// [`RawZone::full_group`].
+    pub fn full_group(&self) -> Option<&'static GroupIn<P>> {
+        self.raw.full_group()
     }
 
     /// Whether somebody sleeps at the limit, or that of the group (`uma_zone_exhausted`).

@@ -15,7 +15,7 @@ use uma_core::{Deadline, Item, Name, NoHooks, Reclaim, Request, Stats};
 pub use boxed::ZoneBox;
 pub use builder::ZoneBuilder;
 
-use crate::raw::{Config, OwnSlabs, RawZone, RawZoneBuilder};
+use crate::raw::{Config, GroupIn, OwnSlabs, RawZone, RawZoneBuilder};
 use crate::{DefaultPlatform, Platform, Rejected, ZoneError};
 
 /// The layout of an item that holds a `T`. Values without a size take a byte, so that each has an
@@ -236,6 +236,12 @@ impl<T, P: Platform> Zone<T, P> {
     /// Values in use (`uma_zone_get_cur`). See [`RawZone::cur_items`].
     pub fn cur_items(&self) -> u64 {
         self.raw.cur_items()
+    }
+
+    /// The nearest group, of the zone's own and those it is in, that has no room just now. See
+    /// [`RawZone::full_group`].
+    pub fn full_group(&self) -> Option<&'static GroupIn<P>> {
+        self.raw.full_group()
     }
 
     /// Whether somebody sleeps at the limit, or that of the group (`uma_zone_exhausted`).

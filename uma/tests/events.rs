@@ -3,6 +3,7 @@
 
 use std::alloc::Layout;
 use std::fmt::Debug;
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -13,7 +14,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use uma::core::{Item, ItemSource, Request};
-use uma::{Park, RawZone, Reclaim, Zone};
+use uma::{Park, RawZone, Reclaim, Zone, ZoneGroup};
 use uma_testkit::caught;
 
 /// Writes every event of the target `uma` down, and uses a zone while it does.
@@ -129,6 +130,31 @@ fn every_slab_is_told_once() {
         });
         assert!(slabs > 20);
         assert_eq!(told, slabs);
+    });
+}
+
+/// The limit that was reached may be that of a group, which is named.
+#[test]
+fn the_group_at_its_limit_is_named() {
+    static OUTER: ZoneGroup = ZoneGroup::new("outer", NonZeroU64::new(100), Park);
+    static INNER: ZoneGroup = ZoneGroup::within(&OUTER, "inner", NonZeroU64::new(1000), Park);
+    let notes = Notes::default();
+    heard_by(notes.clone(), || {
+        let layout = Layout::from_size_align(64, 8).unwrap();
+        let zone = RawZone::builder("grouped", layout).group(&INNER).build().unwrap();
+        let item = zone.alloc(Request::NOWAIT).unwrap();
+        assert!(zone.alloc(Request::NOWAIT).is_err());
+        let soon = Request::until(Park::deadline_in(Duration::from_millis(2)));
+        assert!(zone.alloc(soon).is_err());
+        // SAFETY: it came from there and was not used.
+        unsafe { zone.free(item) };
+        for kind in ["no item", "waiting for an item"] {
+            let notes = notes.0.lock().unwrap();
+            let mut told = notes
+                .iter()
+                .filter(|(_, text)| text.contains(kind) && text.contains("zone=grouped"));
+            assert!(told.next().unwrap().1.contains("group=outer"), "{kind}: {notes:?}");
+        }
     });
 }
 

@@ -223,6 +223,8 @@ fn group() {
         let bigs = take(&big, 100);
         assert_eq!(bigs.len(), 48, "the part is 48 KiB");
         assert_eq!(small.alloc(Request::NOWAIT).unwrap_err().reason(), AllocError::GroupLimit);
+        assert_eq!(small.full_group().unwrap().name().as_str(), "part");
+        assert!(other.full_group().is_none());
         let late = small.alloc(Request::until(soon())).unwrap_err();
         assert_eq!(late.reason(), AllocError::TimedOut);
         let others = take(&other, 100);
@@ -236,6 +238,7 @@ fn group() {
         give(&other, others);
         let others = take(&other, 1000);
         assert_eq!(others.len(), 128, "the machine is 64 KiB");
+        assert_eq!(small.full_group().unwrap().name().as_str(), "machine");
         give(&other, others);
     }
     // A limit of its own comes first, and an item that is larger than the group is refused at once.

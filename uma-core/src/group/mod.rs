@@ -198,6 +198,12 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
         }
     }
 
+    /// The nearest, of this group and those it is in, that has no room for `bytes` more just now: which one an
+    /// [`AllocError::GroupLimit`] was about, unless something came back since.
+    pub fn full(&self, bytes: u64) -> Option<&LimitGroup<'p, L, Z>> {
+        self.path().find(|group| group.gate.max().saturating_sub(group.gate.units()) < bytes)
+    }
+
     /// Callers asleep at this group's limit just now.
     pub fn sleepers(&self) -> u64 {
         self.gate.sleepers()

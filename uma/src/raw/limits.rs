@@ -4,7 +4,7 @@ use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
 use core::time::Duration;
 
-use uma_core::{AllocError, Hooks, Item, ItemSource, LimitGroup, Request};
+use uma_core::{AllocError, Hooks, Item, ItemSource, LimitGroup, Name, Request};
 
 use super::alarm::{Action, AtLimit};
 use super::{Core, Origin, RawZone, RawZoneBuilder};
@@ -106,11 +106,19 @@ where
     H: Hooks + Clone + Send + Sync + 'static,
     O: Origin<P>,
 {
-    pub(super) fn group(&self) -> Option<&'static GroupIn<P>> {
+    /// The group that the zone's items count in, if there is one.
+    pub fn group(&self) -> Option<&'static GroupIn<P>> {
         let GroupRef(group) = self.config.group?;
         // SAFETY: `RawZoneBuilder::group` made it of such a reference; the platform of a builder is that of
         // its zone.
         Some(unsafe { group.cast::<GroupIn<P>>().as_ref() })
+    }
+
+    /// The nearest group, of the zone's own and those it is in, that has no room for an item just now: which
+    /// one an [`AllocError::GroupLimit`] was about, unless something came back since.
+    pub fn full_group(&self) -> Option<&'static GroupIn<P>> {
+        let each = self.item()?.pad_to_align().size().max(1);
+        self.group()?.full(each as u64)
     }
 
     /// Changes the limit (`uma_zone_set_max`); `None` lifts it. If more items are out than the new limit
@@ -217,8 +225,14 @@ where
             core.alarm.sound(&self.platform, &self.config.alarm, at);
         }
         if waits {
-            event::reached(&self.config.name, reason);
+            event::reached(&self.config.name, reason, self.reached_group(reason).as_ref());
         }
+    }
+
+    /// The name of the group at whose limit an allocation has failed, for those who listen.
+    pub(super) fn reached_group(&self, reason: AllocError) -> Option<Name> {
+        let told = cfg!(feature = "tracing") && reason == AllocError::GroupLimit;
+        if told { self.full_group().map(|group| *group.name()) } else { None }
     }
 
     /// Whether an allocation that has to wait for this request would be told of.

@@ -353,7 +353,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
     #[cold]
     #[inline(never)]
     pub(crate) fn error(&self, reason: AllocError) -> ZoneError {
-        event::failed(&self.config.name, reason);
+        event::failed(&self.config.name, reason, self.reached_group(reason).as_ref());
         let item = self.item().unwrap_or(Layout::new::<()>());
         ZoneError::new(self.config.name, item, reason)
     }
