@@ -9,6 +9,7 @@ use uma_core::{AllocError, Item, ItemSource, Metadata, Process, Reclaim, Request
 
 use crate::bucket::{MAX_CAPACITY, Owned, Traffic, capacity_for};
 use crate::depot::Depot;
+use crate::drain::Finally;
 use crate::hand::Busy;
 use crate::slow::PATIENCE;
 use crate::sync::{
@@ -316,11 +317,11 @@ unsafe impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> ItemSource
     }
 
     fn reclaim(&self, mode: Reclaim) {
+        let below = Finally(|| self.source.reclaim(mode.max(Reclaim::Trim)));
         if !self.drain(mode) {
             // Nothing was idle here, but caches below have periods of their own.
+            core::mem::forget(below);
             self.source.reclaim(mode);
-        } else {
-            self.source.reclaim(mode.max(Reclaim::Trim));
         }
     }
 

@@ -16,6 +16,15 @@ use crate::{BucketCache, PerCpu, Which};
 /// CPUs whose buckets are taken with one fence: their pointers wait in an array on the stack.
 const GROUP: usize = 32;
 
+/// Runs what is left to do when it is dropped, also if a hook unwinds before.
+pub(crate) struct Finally<F: FnMut()>(pub(crate) F);
+
+impl<F: FnMut()> Drop for Finally<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// An empty bucket left over when a hook unwinds, deleted.
 struct Leftover<'a, M: Metadata> {
     metadata: &'a M,
@@ -40,7 +49,7 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         self.detach_all(&mut |_, _, bucket| self.keep(bucket));
     }
 
-    /// Gives back what `mode` says. Returns whether there was anything that had to be looked at below.
+    /// Gives back what `mode` says, all of it also if a hook unwinds. Returns whether there was anything that had to be looked at below.
     pub(crate) fn drain(&self, mode: Reclaim) -> bool {
         if mode == Reclaim::DrainCpu {
             self.collect();
@@ -57,12 +66,14 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
             Reclaim::Trim => need,
             Reclaim::Drain | Reclaim::DrainCpu => 0,
         };
+        let _emptied = Finally(|| {
+            if mode != Reclaim::Idle {
+                // Buckets that grew in a rush start small again.
+                self.capacity.store(self.config.bucket, Ordering::Relaxed);
+            }
+            self.delete_empty();
+        });
         self.empty_depot(keep);
-        if mode != Reclaim::Idle {
-            // Buckets that grew in a rush start small again.
-            self.capacity.store(self.config.bucket, Ordering::Relaxed);
-        }
-        self.delete_empty();
         true
     }
 

@@ -361,6 +361,8 @@ fn a_drain_goes_on_after_a_panic() {
     below.hooks.panic_at(Hook::Fini, 1);
     assert!(catch_unwind(AssertUnwindSafe(|| cache.reclaim(Reclaim::DrainCpu))).is_err());
     assert_eq!(stats(&cache).cached, 0);
+    // Nor is anything left for the next one to give back, but the slots.
+    assert_eq!((below.pages.used(), below.metadata.outstanding().runs), (0, 1));
     drop(cache);
     below.assert_over();
 }
