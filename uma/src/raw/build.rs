@@ -346,15 +346,11 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             }
             Err(other) => {
                 // SAFETY: nobody has seen our core but those whom the registry shows it to, no longer than
-                // until it is closed; its memory came from `alloc_meta` with this layout. The other one
-                // lives as above.
+                // until it is closed, and nothing is out of it: its one hold is ours. The other one lives as
+                // above.
                 unsafe {
-                    let node = &core.as_ref().node;
-                    platform.registry().close(node, || platform.relax());
-                    platform.registry().remove(node);
-                    core.drop_in_place();
-                    metadata.free_meta(memory, layout);
-                    drop(Unmade { zone: self, edge });
+                    platform.registry().close(&core.as_ref().node, || platform.relax());
+                    Core::let_go(core, platform);
                     Ok(&*other)
                 }
             }

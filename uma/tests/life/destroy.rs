@@ -1,10 +1,10 @@
 //! Destroying zones: at once, or not, or after waiting.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
-use uma::core::{ConfigFault, Deadline, Request};
-use uma::{RawZone, Reclaim, align_of_mask};
-use uma_testkit::machine;
+use uma::core::{ConfigFault, Deadline, Hooks, Request};
+use uma::{Hardening, RawZone, Reclaim, align_of_mask};
+use uma_testkit::{caught, machine};
 
 use crate::toy::{On, Toy, counting, give, layout, take};
 
@@ -143,4 +143,55 @@ fn alignment_masks_of_zone_9() {
     assert_eq!(error.fault, ConfigFault::BadAlign);
     drop(zone);
     toy.assert_clean();
+}
+
+/// Two first uses at once, of which one loses, and whose hooks end badly then: nothing of it stays behind.
+#[test]
+fn the_loser_of_a_race_leaves_nothing() {
+    type Raced = RawZone<On<'static>, Racing>;
+
+    thread_local! {
+        /// The zone that somebody else is to make first.
+        static FIRST: Cell<Option<&'static Raced>> = const { Cell::new(None) };
+        static PANICS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    struct Racing;
+
+    impl Hooks for Racing {}
+
+    impl Clone for Racing {
+        fn clone(&self) -> Self {
+            if let Some(zone) = FIRST.take() {
+                zone.set_reserve(0).unwrap();
+                PANICS.set(true);
+            }
+            Self
+        }
+    }
+
+    impl Drop for Racing {
+        fn drop(&mut self) {
+            assert!(!PANICS.take(), "as planned");
+        }
+    }
+
+    for hardening in [Hardening::RELEASE, Hardening::DEBUG] {
+        let on = Toy::leaked();
+        let builder = RawZone::builder_in("raced", layout(64, 8), on).hardening(hardening);
+        // SAFETY: the hooks touch nothing.
+        let zone = Box::into_raw(Box::new(unsafe { builder.hooks(Racing) }.lazy()));
+        // SAFETY: it stays until the end of the test.
+        FIRST.set(Some(unsafe { &*zone }));
+        // SAFETY: as above.
+        assert!(caught(|| drop(take(unsafe { &*zone }, 1))).is_err());
+        assert!(!PANICS.get());
+        assert_eq!(on.0.names(), ["raced"]);
+        // SAFETY: as above; nobody else has it any more.
+        let zone = unsafe { Box::from_raw(zone) };
+        let items = take(&zone, 10);
+        give(&zone, items);
+        drop(zone);
+        on.0.assert_clean();
+    }
 }
