@@ -7,6 +7,9 @@
 
 A fault is found if a command of its lanes fails or does not come to an end in time. One that does not compile is
 an error of the list. A fault that nothing finds is a failure. All lanes are run without a fault first: they must pass.
+
+What is built goes to mutants/ in CARGO_TARGET_DIR (or target), and the copy to a directory in TMPDIR; several runs at a time
+need their own of each.
 """
 
 import os
@@ -41,7 +44,8 @@ def run(command, where, environment):
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         said, _ = process.communicate()
-        outcome = "hangs"
+        # One test may fail, and another wait for ever.
+        outcome = "fails" if "--- FAILED" in said else "hangs"
     return outcome, said, time.monotonic() - begin
 
 
@@ -57,6 +61,9 @@ def why(said):
 def main():
     words = sys.argv[1:]
     table = None
+    if words[:1] in (["--help"], ["-h"]):
+        print(__doc__.strip())
+        return
     if words[:1] == ["--table"]:
         table, words = pathlib.Path(words[1]).resolve(), words[2:]
     os.chdir(pathlib.Path(__file__).resolve().parent.parent)
@@ -66,6 +73,8 @@ def main():
         for mutant in listed["mutant"]
         if not words or any(word in mutant["what"] + mutant["file"] for word in words)
     ]
+    if not mutants:
+        sys.exit(f"mutants.py: no fault's description or file contains any of {words}")
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target")).resolve() / "mutants"
     environment = dict(os.environ, CARGO_TARGET_DIR=str(target), RUST_BACKTRACE="0", CARGO_TERM_COLOR="never")
     rows, bad = [], 0
