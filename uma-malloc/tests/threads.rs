@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::Held;
 use uma_malloc::{Malloc, MallocType, Reclaim, Request, SizeClasses};
-use uma_testkit::Rng;
+use uma_testkit::{Rng, in_a_copy};
 
 static HEAP: Malloc = Malloc::new("threads", SizeClasses::GENERAL);
 static TYPE: MallocType = MallocType::new("threads", "what the threads have");
@@ -107,7 +107,7 @@ fn threads_and_forks() {
         let forks = scope.spawn(|| {
             let mut failed = Vec::new();
             while !stop.load(Ordering::Relaxed) {
-                failed.extend(fork_once().err());
+                failed.extend(Some(in_a_copy(in_copy)).filter(|&status| status != 0));
                 copies.fetch_add(1, Ordering::Relaxed);
                 thread::sleep(Duration::from_millis(5));
             }
@@ -129,27 +129,7 @@ fn threads_and_forks() {
     types();
 }
 
-/// In a copy of the process everything works, whatever other threads were about; or what it ended with.
-fn fork_once() -> Result<(), i32> {
-    // SAFETY: the child uses the heap and system calls only.
-    let child = unsafe { libc::fork() };
-    if child < 0 {
-        return Err(child);
-    }
-    if child == 0 {
-        // SAFETY: ends the child if it hangs.
-        unsafe { libc::alarm(100) };
-        // A panic that ends the last thread would end the child as if all were well.
-        let fine = std::panic::catch_unwind(in_copy).unwrap_or(false);
-        // SAFETY: ends the child.
-        unsafe { libc::_exit(if fine { 0 } else { 1 }) };
-    }
-    let mut status = 0;
-    // SAFETY: waits for the child made above.
-    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
-    if (waited, status) == (child, 0) { Ok(()) } else { Err(status) }
-}
-
+/// In a copy of the process everything works, whatever other threads were about.
 fn in_copy() -> bool {
     let mut fine = true;
     for size in [10, 100, 1000, 10_000, 65536, 100_000, 5 << 20] {

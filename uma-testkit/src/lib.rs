@@ -10,6 +10,7 @@
 //! | any stack of layers, by programs at random | [`ops::Program`] and [`run`] |
 //! | what happens when threads meet or move, step by step | [`machine`] |
 //! | the same with threads that are real | [`turns`] |
+//! | what a fork leaves in the copy of a process | `in_a_copy` (Unix) |
 //!
 //! The suites are plain functions with plain assertions: call them from a `#[test]`.
 //!
@@ -31,6 +32,8 @@ pub mod token;
 pub mod turns;
 
 mod caught;
+#[cfg(unix)]
+mod copy;
 mod fail;
 mod fake;
 mod ledger;
@@ -43,6 +46,8 @@ mod stamping;
 mod sync;
 
 pub use caught::{Caught, caught};
+#[cfg(unix)]
+pub use copy::in_a_copy;
 pub use fail::{FailNth, FailPlan};
 pub use fake::Fake;
 pub use ledger::Outstanding;

@@ -311,26 +311,10 @@ mod tests {
     use std::time::Duration;
 
     use uma_core::Request;
+    use uma_testkit::in_a_copy;
 
     use super::*;
     use crate::RawZone;
-
-    /// What a copy of the process ends with that does this.
-    fn ended(work: impl FnOnce() -> bool) -> i32 {
-        // SAFETY: the copy leaves at once; what it does meanwhile is made for that.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            // SAFETY: a signal ends a copy that waits for ever.
-            unsafe { libc::alarm(20) };
-            let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-            // SAFETY: ends the copy.
-            unsafe { libc::_exit(i32::from(!fine.is_ok_and(|fine| fine))) };
-        }
-        let mut status = 0;
-        // SAFETY: waits for the child that was made above.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        status
-    }
 
     /// Who comes while another is at it goes on when it is done; in a copy without the other, does it himself.
     #[test]
@@ -348,7 +332,7 @@ mod tests {
                 });
             });
             begins.recv().unwrap();
-            let in_copy = ended(|| {
+            let in_copy = in_a_copy(|| {
                 let mut mine = false;
                 ONCE.see_to(|| mine = true);
                 mine && ONCE.is_done()
@@ -373,11 +357,11 @@ mod tests {
             // SAFETY: it came from there and is not used.
             ZONE.alloc(Request::NOWAIT).map(|item| unsafe { ZONE.free(item) }).is_ok()
         };
-        let in_copy = ended(|| {
+        let in_copy = in_a_copy(|| {
             install();
             // SAFETY: as in `install`.
             let refused = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
-            refused == 0 && use_zone() && ended(use_zone) == 0 && use_zone()
+            refused == 0 && use_zone() && in_a_copy(use_zone) == 0 && use_zone()
         });
         assert_eq!(in_copy, 0);
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use uma::cache::PerCpu;
 use uma::{Host, ObjectCache, Platform, Reclaim, Zone};
+use uma_testkit::in_a_copy;
 
 static NODES: Zone<[u64; 8]> = Zone::new("node");
 static LINES: Zone<[u8; 200]> = Zone::new("line");
@@ -188,24 +189,13 @@ fn fork_under_load() {
         });
         for number in 0..FORKS {
             thread::sleep(Duration::from_millis(3));
-            // SAFETY: the child uses only zones and the C library's allocator, which both go on after
-            // fork; it ends by `_exit`.
-            let child = unsafe { libc::fork() };
-            assert!(child >= 0, "no process");
-            if child == 0 {
-                // SAFETY: a child that hangs is killed by the alarm, and noticed by the parent.
-                unsafe { libc::alarm(100) };
+            let status = in_a_copy(|| {
                 let before = NODES.stats().used();
                 work(2);
                 uma::reclaim(Reclaim::DrainCpu);
                 work(1);
-                let fine = NODES.stats().used() == before;
-                // SAFETY: ends the child.
-                unsafe { libc::_exit(if fine { 0 } else { 1 }) };
-            }
-            let mut status = 0;
-            // SAFETY: waits for the child made above.
-            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+                NODES.stats().used() == before
+            });
             assert_eq!(status, 0, "child {number} ended with status {status:#x}");
         }
     });
@@ -221,20 +211,10 @@ fn fork_beside_a_sleeper() {
         while zone.stats().sleeps == 0 {
             thread::yield_now();
         }
-        // SAFETY: as in `fork_under_load`.
-        let child = unsafe { libc::fork() };
-        assert!(child >= 0, "no process");
-        if child == 0 {
-            // SAFETY: as above.
-            unsafe { libc::alarm(100) };
+        let status = in_a_copy(|| {
             drop(held.take());
-            let fine = zone.try_alloc(3).is_ok() && zone.alloc(4).is_ok();
-            // SAFETY: ends the child.
-            unsafe { libc::_exit(if fine { 0 } else { 1 }) };
-        }
-        let mut status = 0;
-        // SAFETY: waits for the child made above.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            zone.try_alloc(3).is_ok() && zone.alloc(4).is_ok()
+        });
         drop(held.take());
         assert_eq!(sleeper.join().unwrap(), 2);
         assert_eq!(status, 0, "the child ended with status {status:#x}");

@@ -12,10 +12,41 @@ use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::with_default;
 use tracing::{Event, Level, Metadata, Subscriber};
 use uma::core::{Item, ItemSource, Request};
 use uma::{Park, RawZone, Reclaim, Zone, ZoneGroup};
 use uma_testkit::caught;
+
+/// Hears every event of the target `uma`.
+trait Hears: Send + Sync + 'static {
+    fn event(&self, event: &Event<'_>);
+}
+
+/// A subscriber that does no more.
+struct Heard<T>(T);
+
+impl<T: Hears> Subscriber for Heard<T> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "uma"
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        self.0.event(event);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
 
 /// Writes every event of the target `uma` down, and uses a zone while it does.
 #[derive(Clone, Default)]
@@ -31,19 +62,7 @@ impl Visit for Text {
 
 static SCRATCH: Zone<[u8; 40]> = Zone::new("scratch of the subscriber");
 
-impl Subscriber for Notes {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "uma"
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
+impl Hears for Notes {
     fn event(&self, event: &Event<'_>) {
         let scratch = SCRATCH.alloc([0; 40]);
         let mut text = Text(String::new());
@@ -51,10 +70,6 @@ impl Subscriber for Notes {
         self.0.lock().unwrap().push((*event.metadata().level(), text.0));
         drop(scratch);
     }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }
 
 /// One test at a time: of an event that comes up where nobody listens, `tracing` notes so for all threads.
@@ -66,10 +81,10 @@ fn alone() -> MutexGuard<'static, ()> {
 /// Runs `body` with a subscriber, alone. What a subscriber does in an event is not told to any, and where that is the
 /// first of its kind `tracing` takes it that nobody ever wants to hear it, until the next subscriber comes: so that
 /// has to be done before.
-fn heard_by(subscriber: impl Subscriber + Send + Sync + 'static, body: impl FnOnce()) {
+fn heard_by(subscriber: impl Hears, body: impl FnOnce()) {
     let _alone = alone();
     drop(SCRATCH.alloc([0; 40]));
-    tracing::subscriber::with_default(subscriber, body);
+    with_default(Heard(subscriber), body);
 }
 
 #[test]
@@ -171,7 +186,7 @@ fn who_waits_at_a_limit_is_heard() {
         };
         notes.0.lock().unwrap().iter().filter(|note| is(note)).count()
     };
-    tracing::subscriber::with_default(notes.clone(), || {
+    with_default(Heard(notes.clone()), || {
         let item = zone.alloc(Request::WAIT).unwrap();
         assert!(zone.alloc(Request::NOWAIT).is_err());
         assert_eq!(waiting(), 0, "nobody waited");
@@ -214,19 +229,7 @@ static USED: RawZone = RawZone::builder("used", TWO).max_items(2).warning("too f
 #[derive(Clone, Default)]
 struct User(Arc<Mutex<Vec<String>>>);
 
-impl Subscriber for User {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "uma"
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
+impl Hears for User {
     fn event(&self, event: &Event<'_>) {
         if let Ok(item) = USED.alloc(Request::NOWAIT) {
             // SAFETY: taken just now.
@@ -239,10 +242,6 @@ impl Subscriber for User {
         event.record(&mut text);
         self.0.lock().unwrap().push(text.0);
     }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }
 
 /// Every event once. (One that comes up for the first time while a subscriber is busy with
@@ -262,11 +261,11 @@ fn every_event_once() {
 #[test]
 fn a_subscriber_uses_the_zone_of_the_event() {
     let _alone = alone();
-    tracing::subscriber::with_default(Notes::default(), every_event_once);
+    with_default(Heard(Notes::default()), every_event_once);
     let (user, (done, finished)) = (User::default(), mpsc::channel());
     let heard = user.0.clone();
     let worker = thread::spawn(move || {
-        tracing::subscriber::with_default(user, || {
+        with_default(Heard(user), || {
             let items = [1, 2].map(|_| USED.alloc(Request::NOWAIT).unwrap());
             assert!(USED.alloc(Request::NOWAIT).is_err());
             thread::scope(|scope| {
@@ -300,26 +299,10 @@ fn a_subscriber_uses_the_zone_of_the_event() {
 #[derive(Clone)]
 struct Panicking(Arc<AtomicUsize>);
 
-impl Subscriber for Panicking {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "uma"
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
+impl Hears for Panicking {
     fn event(&self, _: &Event<'_>) {
         assert_ne!(self.0.fetch_sub(1, Ordering::Relaxed), 0, "as planned");
     }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }
 
 /// A subscriber that panics at the k-th event, for every k: no item is lost, and no zone stays behind.
@@ -341,7 +324,7 @@ fn a_subscriber_that_panics_loses_nothing() {
             // SAFETY: all are taken from the zone, and given up.
             unsafe { zone.free(item) };
         };
-        tracing::subscriber::with_default(Panicking(left.clone()), || {
+        with_default(Heard(Panicking(left.clone())), || {
             let mut held = Vec::new();
             for _ in 0..40 {
                 if let Ok(Ok(item)) = catch_unwind(AssertUnwindSafe(|| zone.alloc(Request::NOWAIT)))
@@ -366,7 +349,7 @@ fn a_subscriber_that_panics_loses_nothing() {
         let all: Vec<_> = (0..101).map_while(|_| zone.alloc(Request::NOWAIT).ok()).collect();
         assert_eq!(all.len(), 100, "after a panic at event {event}");
         all.into_iter().for_each(give);
-        let ended = tracing::subscriber::with_default(Panicking(left.clone()), || {
+        let ended = with_default(Heard(Panicking(left.clone())), || {
             catch_unwind(AssertUnwindSafe(|| drop(zone)))
         });
         assert!(uma::zones().iter().all(|zone| zone.name.as_str() != "panics"));
@@ -381,28 +364,12 @@ fn a_subscriber_that_panics_loses_nothing() {
 /// A subscriber that unwinds when it hears of slabs.
 struct Startled;
 
-impl Subscriber for Startled {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "uma"
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
+impl Hears for Startled {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text(String::new());
         event.record(&mut text);
         assert!(!text.0.contains("slabs="), "as planned");
     }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }
 
 /// What was allocated when a subscriber unwinds goes back, and what is destroyed is.

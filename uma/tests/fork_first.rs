@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use uma::core::{Metadata, PageSupplier, Request};
 use uma::{Host, Platform};
+use uma_testkit::in_a_copy;
 
 fn use_pages() -> bool {
     let layout = Layout::from_size_align(Host.pages().page_size(), 1).unwrap();
@@ -47,26 +48,9 @@ fn before_the_first_zone() {
         ready.wait();
         // One copy that waits for ever is enough to know.
         while ended.len() < 20 && ended.iter().all(|&status| status == 0) {
-            ended.push(fork_once());
+            ended.push(in_a_copy(|| USES.iter().all(|use_one| use_one())));
         }
         stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(ended, [0; 20], "what copies ended with");
-}
-
-/// What a copy of the process ends with that uses everything once.
-fn fork_once() -> i32 {
-    // SAFETY: the copy uses what is made for that, and leaves at once.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        // SAFETY: a signal ends a copy that waits for ever.
-        unsafe { libc::alarm(20) };
-        let fine = std::panic::catch_unwind(|| USES.iter().all(|use_one| use_one()));
-        // SAFETY: ends the copy.
-        unsafe { libc::_exit(i32::from(!fine.is_ok_and(|fine| fine))) };
-    }
-    let mut status = 0;
-    // SAFETY: waits for the child that was made above.
-    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    status
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use uma::core::Request;
 use uma::{Park, RawZone, ZoneGroup};
+use uma_testkit::in_a_copy;
 
 static ABOVE: ZoneGroup = ZoneGroup::new("above", NonZeroU64::new(1 << 20), Park);
 static GROUP: ZoneGroup =
@@ -43,26 +44,9 @@ fn before_the_first_zone_of_a_group() {
         });
         // One copy that waits for ever is enough to know.
         while ended.len() < 50 && ended.iter().all(|&status| status == 0) {
-            ended.push(fork_once());
+            ended.push(in_a_copy(use_group));
         }
         stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(ended, [0; 50], "what copies ended with");
-}
-
-/// What a copy of the process ends with that uses the group.
-fn fork_once() -> i32 {
-    // SAFETY: the copy uses what is made for that, and leaves at once.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        // SAFETY: a signal ends a copy that waits for ever.
-        unsafe { libc::alarm(20) };
-        let fine = std::panic::catch_unwind(use_group);
-        // SAFETY: ends the copy.
-        unsafe { libc::_exit(i32::from(!fine.is_ok_and(|fine| fine))) };
-    }
-    let mut status = 0;
-    // SAFETY: waits for the child that was made above.
-    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    status
 }

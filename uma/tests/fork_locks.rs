@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use uma::core::{PageError, PageRun, PageSupplier, Process, RawMutex, Request};
 use uma::{ForkLocks, Host, HostLock, Platform, RawZone, Reclaim, WithPages};
+use uma_testkit::in_a_copy;
 
 /// The books that the lock guards: both are the same.
 struct Books(HostLock, UnsafeCell<[u64; 2]>);
@@ -94,18 +95,10 @@ fn locks_above_the_engine_and_below() {
             });
         }
         for _ in 0..30 {
-            // SAFETY: the copy uses zones and the lock, which are made for that, and leaves at once.
-            let child = unsafe { libc::fork() };
-            if child == 0 {
-                // SAFETY: a signal ends a copy that waits for ever.
-                unsafe { libc::alarm(100) };
-                let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(use_both)).is_ok();
-                // SAFETY: ends the copy.
-                unsafe { libc::_exit(i32::from(!fine)) };
-            }
-            let mut status = 0;
-            // SAFETY: waits for the child that was made above.
-            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            let status = in_a_copy(|| {
+                use_both();
+                true
+            });
             assert_eq!(status, 0, "in the copy");
             std::thread::sleep(Duration::from_micros(500));
         }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use uma::core::{AllocError, Item, ItemSource, NoHooks, Process, Reclaim, Request, Share, Shared};
 use uma::{CacheZone, Host, Origin, RawZone, SecondaryZone};
+use uma_testkit::in_a_copy;
 
 static MBUFS: RawZone = RawZone::builder("mbuf", Layout::new::<[u64; 32]>()).lazy();
 static PACKETS: SecondaryZone = RawZone::secondary_of(&MBUFS, "packet", Host).lazy();
@@ -116,24 +117,13 @@ fn fork_under_load() {
         });
         for number in 0..30 {
             thread::sleep(Duration::from_millis(3));
-            // SAFETY: the child uses only zones and the C library's allocator, which both go on after
-            // fork; it ends by `_exit`.
-            let child = unsafe { libc::fork() };
-            assert!(child >= 0, "no process");
-            if child == 0 {
-                // SAFETY: a child that hangs is killed by the alarm, and noticed by the parent.
-                unsafe { libc::alarm(100) };
+            let status = in_a_copy(|| {
                 let before = used();
                 work(7);
                 uma::reclaim(Reclaim::DrainCpu);
                 work(8);
-                let fine = used() == before;
-                // SAFETY: ends the child.
-                unsafe { libc::_exit(if fine { 0 } else { 1 }) };
-            }
-            let mut status = 0;
-            // SAFETY: waits for the child made above.
-            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+                used() == before
+            });
             assert_eq!(status, 0, "child {number} ended with status {status:#x}");
         }
     });

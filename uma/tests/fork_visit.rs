@@ -7,30 +7,12 @@ use std::time::{Duration, Instant};
 use uma::core::{Request, Shared};
 use uma::{AtLimit, Host, Platform, RawZone, Reclaim, Zone};
 
-/// Ends this process if it takes too long, as a copy does that waits for a thread it does not have.
-fn soon(seconds: u32) {
-    // SAFETY: asks for a signal.
-    unsafe { libc::alarm(seconds) };
-}
-
 /// What became of a copy that runs `child`: its wait status.
 fn in_a_copy(child: impl FnOnce()) -> i32 {
-    // SAFETY: the copy uses zones, which are made for that, and leaves without running destructors.
-    match unsafe { libc::fork() } {
-        -1 => panic!("fork: {}", std::io::Error::last_os_error()),
-        0 => {
-            soon(100);
-            child();
-            // SAFETY: ends the copy.
-            unsafe { libc::_exit(0) }
-        }
-        pid => {
-            let mut status = 0;
-            // SAFETY: waits for the child that was made just now.
-            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-            status
-        }
-    }
+    uma_testkit::in_a_copy(|| {
+        child();
+        true
+    })
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use uma::cache::PerCpu;
 use uma::core::{AllocError, Deadline, Item, Refused, Request};
 use uma::{Host, ObjectCache, Park, Platform, RawZone, Reclaim, Zone, ZoneGroup};
+use uma_testkit::in_a_copy;
 
 /// Not a test: what the others start.
 #[test]
@@ -337,21 +338,11 @@ fn fork() {
         while !b.exhausted() {
             thread::yield_now();
         }
-        // SAFETY: the child uses only zones, and ends by `_exit`.
-        let child = unsafe { libc::fork() };
-        assert!(child >= 0, "no process");
-        if child == 0 {
-            // SAFETY: a child that hangs is killed by the alarm, and noticed by the parent.
-            unsafe { libc::alarm(100) };
+        let status = in_a_copy(|| {
             let full = a.try_alloc([2; 64]).is_err() && !b.exhausted();
             drop(held.pop());
-            let fine = full && b.try_alloc([3; 64]).is_ok() && a.alloc([4; 64]).is_ok();
-            // SAFETY: ends the child.
-            unsafe { libc::_exit(if fine { 0 } else { 1 }) };
-        }
-        let mut status = 0;
-        // SAFETY: waits for the child made above.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            full && b.try_alloc([3; 64]).is_ok() && a.alloc([4; 64]).is_ok()
+        });
         held.clear();
         assert_eq!(sleeper.join().unwrap(), 1);
         assert_eq!(status, 0, "the child ended with status {status:#x}");
