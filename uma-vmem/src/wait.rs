@@ -91,6 +91,19 @@ impl<K> Waiters<K> {
         self.first = node;
     }
 
+    /// Whether a node is in the list.
+    fn has(&self, node: &Node<K>) -> bool {
+        let mut at = self.first;
+        // SAFETY: a node in the list is alive.
+        while let Some(other) = unsafe { at.as_ref() } {
+            if ptr::eq(other, node) {
+                return true;
+            }
+            at = other.next.get();
+        }
+        false
+    }
+
     /// Takes a node out, or does nothing if it is not in the list (any more). Returns whether it was.
     pub(crate) fn withdraw(&mut self, node: &Node<K>) -> bool {
         let mut before: *const Node<K> = ptr::null();
@@ -153,18 +166,37 @@ impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Arena<L, M, W, P> {
         withdrawn
     }
 
-    /// Waits for room.
+    /// Waits for room. `flush` runs once, after the caller has joined the queue; and once more in the copy of a
+    /// process that `flush` itself, or the parent, has made, where the queue begins anew.
     pub(crate) fn wait(
         &self,
         want: &Want,
         deadline: Deadline,
-        flush: Option<&mut dyn FnMut()>,
+        mut flush: Option<&mut dyn FnMut()>,
     ) -> Result<usize, VmemError> {
+        loop {
+            let flush: Option<&mut dyn FnMut()> = match &mut flush {
+                Some(flush) => Some(&mut **flush),
+                None => None,
+            };
+            if let Some(at) = self.wait_here(want, deadline, flush)? {
+                return Ok(at);
+            }
+        }
+    }
+
+    /// The same, in one process. Returns `None` if this is the copy of the one in which it began.
+    fn wait_here(
+        &self,
+        want: &Want,
+        deadline: Deadline,
+        flush: Option<&mut dyn FnMut()>,
+    ) -> Result<Option<usize>, VmemError> {
         let node = Node::new(*want, self.sleep.waker());
         // For an allocation now, or one later.
         let mut state = self.lock_for(TAKE_TAGS).inspect_err(|_| self.count_fail())?;
         if let Some(at) = state.take(want) {
-            return Ok(at);
+            return Ok(Some(at));
         }
         state.segments.pool.reserve(TAKE_TAGS);
         state.counts.waits += 1;
@@ -177,16 +209,19 @@ impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Arena<L, M, W, P> {
         if let Some(flush) = flush {
             flush();
         }
+        if self.is_forgotten(&node) {
+            return Ok(None);
+        }
         let mut retry = self.retry_at();
         loop {
             if let Some(at) = node.granted() {
                 core::mem::forget(place);
-                return Ok(at);
+                return Ok(Some(at));
             }
             let now = self.sleep.now();
             if deadline.passed(now) {
                 if let Some(at) = place.leave() {
-                    return Ok(at);
+                    return Ok(Some(at));
                 }
                 return Err(self.failed(VmemFault::TimedOut { size: want.size }));
             }
@@ -196,13 +231,22 @@ impl<L: RawMutex, M: Metadata, W: Sleep, P: Import> Arena<L, M, W, P> {
                 {
                     // Served, or taken from the span: the node is in no list any more.
                     core::mem::forget(place);
-                    return Ok(at);
+                    return Ok(Some(at));
+                }
+                if self.is_forgotten(&node) {
+                    return Ok(None);
                 }
                 retry = self.retry_at();
             } else {
                 self.sleep.sleep(deadline.min(retry));
             }
         }
+    }
+
+    /// Whether the node is in no queue any more although it was not granted anything.
+    fn is_forgotten(&self, node: &Node<W::Waker>) -> bool {
+        let state = self.state.lock();
+        node.granted().is_none() && !state.waiters.has(node)
     }
 
     /// When to ask the parent again.

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use common::{Park, now};
 use parking_lot::RawMutex;
-use uma_core::{Deadline, NoSleep, Process, Request, Sleep};
+use uma_core::{Deadline, ItemSource, NoSleep, Process, Request, Sleep};
 use uma_testkit::{HeapMeta, Rng};
-use uma_vmem::{Arena, ArenaConfig, Constraints, Policy, SegmentKind, VmemFault};
+use uma_vmem::{Arena, ArenaConfig, Constraints, Policy, QuantumSource, SegmentKind, VmemFault};
 
 type Waiting = Arena<RawMutex, HeapMeta, Park>;
 
@@ -199,6 +199,28 @@ fn the_copy_of_a_process_goes_on() {
         arena.free(0, 4).unwrap();
         assert_eq!(arena.alloc(4, Policy::Instant, Request::NOWAIT).unwrap(), 0);
     }
+    arena.free(0, 4).unwrap();
+}
+
+/// Who is in the copy because what it ran while it was in the queue has made it (a hook, when caches are flushed)
+/// waits anew there: the queue that it stood in is not that of the copy.
+#[test]
+fn a_caller_that_is_in_the_copy_waits_anew() {
+    let arena = arena(4);
+    arena.alloc(4, Policy::Instant, Request::NOWAIT).unwrap();
+    let source = QuantumSource::identifiers(&arena, 4).unwrap();
+    let mut flushes = 0;
+    let soon = Request::until(Deadline::at(now() + 2_000_000_000));
+    let item = source.alloc_or_flush(soon, &mut || {
+        flushes += 1;
+        if flushes == 1 {
+            arena.prefork();
+            // SAFETY: `prefork` was called by this thread. It plays the copy from here on, where no other is.
+            unsafe { arena.postfork(Process::Copy) };
+            arena.free(0, 4).unwrap();
+        }
+    });
+    assert_eq!((item.map(|item| source.addr_of(item)), flushes, arena.waiting()), (Ok(0), 1, 0));
     arena.free(0, 4).unwrap();
 }
 
