@@ -21,8 +21,8 @@ use crate::{BucketCache, PerCpu, Slot, Slots};
 ///   C
 /// ```
 ///
-/// Halves of one word, because a hit waits for nothing but its loads and stores, and has about ten of each kind in
-/// a pair: with the two in words of their own a pair took an eighth longer.
+/// Halves of one word, because what a pair of hits takes is its loads and stores, eleven and five of them: with the
+/// two in words of their own it took an eighth longer.
 // What a hit touches is on one cache line.
 #[repr(C, align(32))]
 pub struct Front<C> {
