@@ -24,6 +24,7 @@ mod patience;
 pub mod policy;
 mod report;
 mod runs;
+mod surroundings;
 
 #[cfg(feature = "capi")]
 pub(crate) use self::{
@@ -36,3 +37,4 @@ pub(crate) use patience::Patience;
 pub(crate) use policy::Switch;
 pub(crate) use report::{Line, System};
 pub(crate) use runs::Runs;
+pub(crate) use surroundings::as_the_host;

@@ -17,15 +17,15 @@ use core::ptr::NonNull;
 use std::sync::OnceLock;
 
 use uma::core::{Decommit, Fallback, Name, PageError, PageRun, PageSupplier, Protect, Request};
-use uma::debug::{FRAMES, Report, Verdict};
-use uma::{Hardening, Host, Platform, Registry};
+use uma::debug::{Report, Verdict};
+use uma::{Hardening, Host, Platform};
 use uma_backend_static::StaticPages;
 
 use super::callbacks::Era;
 use super::shared::{Lent, Shared};
 use super::{M, SYSTEM, deferred};
-use crate::common::boundary;
 use crate::common::memory::{Counted, enter};
+use crate::common::{as_the_host, boundary};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
 type Region = StaticPages<<Host as Platform>::Lock>;
@@ -296,40 +296,17 @@ impl Surroundings {
 // that is forgotten holds a share of it.
 unsafe impl Platform for Surroundings {
     type Pages = Pages;
-    type Cpus = <Host as Platform>::Cpus;
-    type Lock = <Host as Platform>::Lock;
-    type Sleep = <Host as Platform>::Sleep;
-    type Metadata = <Host as Platform>::Metadata;
+
+    as_the_host!();
 
     fn pages(&self) -> Pages {
         Pages { shared: self.shared.clone() }
-    }
-
-    fn cpus(&self) -> Self::Cpus {
-        Host.cpus()
-    }
-
-    fn sleep(&self) -> Self::Sleep {
-        Host.sleep()
-    }
-
-    fn metadata(&self) -> Self::Metadata {
-        Host.metadata()
-    }
-
-    fn registry(&self) -> &Registry<Self::Lock> {
-        static HOST: Host = Host::new();
-        HOST.registry()
     }
 
     fn largest_slab(&self) -> usize {
         let booting = boot().is_some() && !BOOTED.load(Ordering::Acquire);
         // Boot memory is short.
         if booting { Host.pages().page_size() } else { Host.largest_slab() }
-    }
-
-    fn relax(&self) {
-        Host.relax();
     }
 
     fn hardening(&self, zone: &Name) -> Hardening {
@@ -341,18 +318,6 @@ unsafe impl Platform for Surroundings {
         let zone = self.shared.is_some();
         SYSTEM.misuse(if zone { "uma_zfree" } else { "free" }, format_args!("{report}"));
         Verdict::Ignore
-    }
-
-    fn thread(&self) -> u64 {
-        Host.thread()
-    }
-
-    fn trace(&self, frames: &mut [usize; FRAMES]) -> usize {
-        Host.trace(frames)
-    }
-
-    fn show_frame(&self, frame: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Host.show_frame(frame, f)
     }
 
     fn report(&self, message: fmt::Arguments<'_>) {

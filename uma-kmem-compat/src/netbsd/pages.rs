@@ -17,13 +17,13 @@ use core::ptr::NonNull;
 use core::{fmt, ptr};
 
 use uma::core::{Decommit, Name, PageError, PageRun, PageSupplier, Protect, Regions, Request};
-use uma::debug::{FRAMES, Report, Verdict};
-use uma::{Hardening, Host, Platform, Registry};
+use uma::debug::{Report, Verdict};
+use uma::{Hardening, Host, Platform};
 
 use super::SYSTEM;
 use super::hooks::told;
 use crate::common::memory::{Counted, NoMemory};
-use crate::common::{Runs, boundary};
+use crate::common::{Runs, as_the_host, boundary};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// Returns when every reader who was reading as it was called has ended: `pserialize_perform`.
@@ -285,34 +285,11 @@ unsafe impl PageSupplier for Pages {
 // forgotten holds a share of it.
 unsafe impl Platform for Surroundings {
     type Pages = Pages;
-    type Cpus = <Host as Platform>::Cpus;
-    type Lock = <Host as Platform>::Lock;
-    type Sleep = <Host as Platform>::Sleep;
-    type Metadata = <Host as Platform>::Metadata;
+
+    as_the_host!();
 
     fn pages(&self) -> Pages {
         Pages(self.0.clone())
-    }
-
-    fn cpus(&self) -> Self::Cpus {
-        Host.cpus()
-    }
-
-    fn sleep(&self) -> Self::Sleep {
-        Host.sleep()
-    }
-
-    fn metadata(&self) -> Self::Metadata {
-        Host.metadata()
-    }
-
-    fn registry(&self) -> &Registry<Self::Lock> {
-        static HOST: Host = Host::new();
-        HOST.registry()
-    }
-
-    fn relax(&self) {
-        Host.relax();
     }
 
     fn hardening(&self, zone: &Name) -> Hardening {
@@ -323,18 +300,6 @@ unsafe impl Platform for Surroundings {
         // It ends the process if the policy is so.
         SYSTEM.misuse("pool", format_args!("{report}"));
         Verdict::Ignore
-    }
-
-    fn thread(&self) -> u64 {
-        Host.thread()
-    }
-
-    fn trace(&self, frames: &mut [usize; FRAMES]) -> usize {
-        Host.trace(frames)
-    }
-
-    fn show_frame(&self, frame: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Host.show_frame(frame, f)
     }
 
     fn report(&self, message: fmt::Arguments<'_>) {

@@ -126,7 +126,12 @@ impl Import for Spans {
                 // SAFETY: it was given just now, and nobody uses it.
                 unsafe { free(source, ptr::with_exposed_provenance_mut(span.base), span.size) };
                 let span = Self::ask(alloc, source, size.checked_add(align)?)?;
-                let base = span.base.next_multiple_of(align);
+                let base = span.base.checked_next_multiple_of(align);
+                let fits = |base: &usize| {
+                    (base - span.base).checked_add(size).is_some_and(|end| end <= span.size)
+                };
+                // Of what is less than was asked for, the arena says so, and gives it back.
+                let Some(base) = base.filter(fits) else { return Some(span) };
                 if enter(&mut self.cut.lock(), base, (span.base, span.size)).is_err() {
                     // SAFETY: as above.
                     unsafe { free(source, ptr::with_exposed_provenance_mut(span.base), span.size) };

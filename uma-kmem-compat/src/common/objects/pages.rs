@@ -24,12 +24,12 @@ use uma::core::{
     AllocError, Decommit, Item, ItemSource, Name, PageError, PageRun, PageSupplier, Protect,
     Regions, Request,
 };
-use uma::debug::{FRAMES, Report, Verdict};
-use uma::{Hardening, Host, Platform, Registry};
+use uma::debug::{Report, Verdict};
+use uma::{Hardening, Host, Platform};
 
 use super::lock::Guarded;
 use crate::common::memory::{Counted, NoMemory};
-use crate::common::{Runs, System};
+use crate::common::{Runs, System, as_the_host};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
 /// Memory that somebody else hands out, as an arena.
@@ -319,34 +319,11 @@ impl Surroundings {
 // forgotten holds a share of it.
 unsafe impl Platform for Surroundings {
     type Pages = Pages;
-    type Cpus = <Host as Platform>::Cpus;
-    type Lock = <Host as Platform>::Lock;
-    type Sleep = <Host as Platform>::Sleep;
-    type Metadata = <Host as Platform>::Metadata;
+
+    as_the_host!();
 
     fn pages(&self) -> Pages {
         self.pages.clone()
-    }
-
-    fn cpus(&self) -> Self::Cpus {
-        Host.cpus()
-    }
-
-    fn sleep(&self) -> Self::Sleep {
-        Host.sleep()
-    }
-
-    fn metadata(&self) -> Self::Metadata {
-        Host.metadata()
-    }
-
-    fn registry(&self) -> &Registry<Self::Lock> {
-        static HOST: Host = Host::new();
-        HOST.registry()
-    }
-
-    fn relax(&self) {
-        Host.relax();
     }
 
     fn hardening(&self, zone: &Name) -> Hardening {
@@ -357,18 +334,6 @@ unsafe impl Platform for Surroundings {
         // It ends the process if the policy is so.
         self.system.misuse("checks", format_args!("{report}"));
         Verdict::Ignore
-    }
-
-    fn thread(&self) -> u64 {
-        Host.thread()
-    }
-
-    fn trace(&self, frames: &mut [usize; FRAMES]) -> usize {
-        Host.trace(frames)
-    }
-
-    fn show_frame(&self, frame: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Host.show_frame(frame, f)
     }
 
     fn report(&self, message: fmt::Arguments<'_>) {

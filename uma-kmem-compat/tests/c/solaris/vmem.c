@@ -264,6 +264,41 @@ static void nested(void)
 	vmem_destroy(parent);
 }
 
+/* A function that gives less than it is asked for, and none of it aligned. */
+static int lent;
+
+static void *import_less(vmem_t *source, size_t *size, int flag)
+{
+	(void)source, (void)flag;
+	*size = 0x1000;
+	lent++;
+	return P(0x1000);
+}
+
+static void take_back(vmem_t *source, void *at, size_t size)
+{
+	(void)source;
+	CHECK_EQ(N(at), 0x1000);
+	CHECK_EQ(size, 0x1000);
+	lent--;
+}
+
+static void less(void)
+{
+	vmem_t *arena = vmem_xcreate("less", NULL, 0, 0x1000, import_less, take_back, NULL, 0, 0);
+
+	CHECK_ABORTS("the parent gave 0x1000 at 0x1000, which does not fit",
+		     vmem_xalloc(arena, 0x1000, 0x20000, 0, 0, NULL, NULL, VM_NOSLEEP));
+	CHECK_EQ(uma_compat_set_policy("solaris.misuse", "report"), 0);
+	uma_compat_set_reporter(check_reporter);
+	CHECK(vmem_xalloc(arena, 0x1000, 0x20000, 0, 0, NULL, NULL, VM_NOSLEEP) == NULL);
+	CHECK_REPORTS(1, "the parent gave 0x1000 at 0x1000, which does not fit");
+	CHECK_EQ(lent, 0);
+	uma_compat_set_reporter(NULL);
+	CHECK_EQ(uma_compat_set_policy("solaris.misuse", "abort"), 0);
+	vmem_destroy(arena);
+}
+
 static void *free_later(void *arena)
 {
 	while (uma_solaris_vmem_stat(arena, "wait") == 0)
@@ -333,6 +368,7 @@ int main(void)
 	flags();
 	walks();
 	nested();
+	less();
 	sleeping();
 	memory();
 	return 0;
