@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 use common::{Held, Machine, On};
 use uma::core::{AllocError, PageError};
-use uma_malloc::{Malloc, MallocFault, MallocType, Reclaim, Request, SizeClasses, TypeLeak};
+use uma_malloc::{Fault, Malloc, MallocFault, MallocType, Reclaim, Request, SizeClasses, TypeLeak};
 use uma_testkit::{Budget, Fake};
 
 const NOWAIT: Request = Request::NOWAIT;
@@ -180,6 +180,52 @@ fn realloc_stays_where_it_can() {
     }
     let stats = malloc.stats();
     assert_eq!((stats.used(), stats.large_bytes), (0, 0));
+}
+
+#[test]
+fn realloc_to_an_alignment_moves_where_it_must() {
+    let machine = fake();
+    let malloc = Malloc::new_in("aligned", SizeClasses::GENERAL, On(&machine));
+    for (size, align) in [(40, 64), (3000, 4096), (100_000, 1 << 20)] {
+        let at = malloc.alloc(size, NOWAIT).unwrap();
+        // SAFETY: the memory is ours.
+        let held = unsafe { Held::new(at, size, 1, size as u64) };
+        // SAFETY: as above; it fails.
+        let error = unsafe { malloc.realloc_aligned(at, size, 3, NOWAIT) }.unwrap_err();
+        assert_eq!(error.fault, MallocFault::BadAlign);
+        held.verify(usize::MAX);
+        // SAFETY: as above; the old pointer is used no more.
+        let at = unsafe { malloc.realloc_aligned(at, size - 1, align, NOWAIT) }.unwrap();
+        let held = Held { at, size: size - 1, align, ..held };
+        assert!(at.addr().get().is_multiple_of(align));
+        held.verify(usize::MAX);
+        // SAFETY: as above. It has the alignment, so it stays.
+        assert_eq!(unsafe { malloc.realloc_aligned(at, size - 1, align, NOWAIT) }.unwrap(), at);
+        held.free(&malloc);
+    }
+    assert_eq!(malloc.stats().used(), 0);
+}
+
+#[test]
+fn what_is_zeroed_and_freed_leaves_nothing_behind() {
+    let machine = fake();
+    let malloc = Malloc::new_in("secret", SizeClasses::GENERAL, On(&machine));
+    let at = malloc.alloc(1000, NOWAIT).unwrap();
+    let usable = malloc.usable_size(at).unwrap();
+    // SAFETY: the memory is ours, all that is usable; what is refused is left alone.
+    unsafe {
+        at.write_bytes(0x55, usable);
+        assert_eq!(malloc.try_free_zeroed(at.add(8)).unwrap_err().fault, Fault::Interior);
+        assert_eq!(at.add(8).read(), 0x55);
+        malloc.try_free_zeroed(at).unwrap();
+        assert_eq!(malloc.try_free_zeroed(at).unwrap_err().fault, Fault::DoubleFree);
+    }
+    let again = malloc.alloc(1000, NOWAIT).unwrap();
+    assert_eq!(again, at, "on one CPU what was freed last comes first");
+    assert!(is_zero(again, usable));
+    // SAFETY: the memory is ours.
+    unsafe { malloc.free(again) };
+    assert_eq!(malloc.stats().used(), 0);
 }
 
 #[test]
