@@ -3,8 +3,8 @@
 //! Before the copy is made every lock is taken, in this order:
 //!
 //! ```text
-//!   registry -> of each zone, those made last first: depot, limit queue, keg -> metadata kegs -> pages
-//!            -> locks of others, if they can be had (ForkLocks)
+//!   registry -> of each zone, those made last first: checks, hands, slots, depot, limit queue, groups, keg
+//!            -> metadata kegs -> pages -> locks of others, if they can be had (ForkLocks)
 //! ```
 //!
 //! Slabs on which several zones stand are locked by the place in the registry of the zone that made them,
@@ -13,7 +13,7 @@
 //!
 //! (The registry's lock is held meanwhile; nowhere else is anything called under it.) Each of the others
 //! is a leaf elsewhere, so taking all of them cannot deadlock, and with all of them held nothing is
-//! half done. What other threads had in hand at that moment (a bucket, an item) is lost to the copy, as
+//! half done; and slots become known, and groups get members, only under one of them. What other threads had in hand at that moment (a bucket, an item) is lost to the copy, as
 //! those threads are, and nobody waits at a limit there. Afterwards both processes let go in the opposite order.
 //!
 //! The last are tried only. Whoever holds one of them may be waiting for a lock of the engine, for an allocation; a

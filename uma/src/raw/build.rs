@@ -14,7 +14,7 @@ use uma_debug::{Hardening, Pads, Report, Subject, Verdict, Watched};
 use uma_keg::SlabConfig;
 
 use super::alarm::{Alarm, AlarmConfig};
-use super::checked::{Edge, EdgePtr};
+use super::edge::{Edge, EdgePtr};
 use super::limits::GroupRef;
 use super::{Core, Origin, OwnSlabs, RawZone, Wishes};
 use crate::registry::Node;

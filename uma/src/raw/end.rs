@@ -7,7 +7,8 @@ use uma_core::{Hooks, ItemSource, Metadata, Reclaim};
 use uma_keg::Keg;
 
 use super::build::Config;
-use super::checked::{Edge, Otherwise};
+use super::checked::Otherwise;
+use super::edge::Edge;
 use super::{Core, Origin, RawZone, Slabs};
 use crate::sync::Ordering;
 use crate::{Platform, event};

@@ -4,11 +4,13 @@ mod alarm;
 mod build;
 mod checked;
 mod destroy;
+mod edge;
 mod end;
 mod limits;
 mod origin;
 mod over;
 mod pcpu;
+mod pinned;
 mod secondary;
 #[cfg(feature = "async")]
 mod task;
@@ -16,85 +18,29 @@ mod task;
 use core::alloc::Layout;
 use core::ptr;
 
-use uma_cache::{BucketCache, Front};
+use uma_cache::Front;
 use uma_core::{
-    AllocError, ConfigFault, Constructed, Grouped, Hooks, Item, ItemSource, Limited, Name, NoHooks,
-    Reclaim, Request, Stats, Zone,
+    AllocError, ConfigFault, Hooks, Item, ItemSource, Name, NoHooks, Reclaim, Request, Stats,
 };
-use uma_debug::{Padded, Pads, Watched};
-use uma_keg::Keg;
+use uma_debug::Pads;
 
-use alarm::Alarm;
 pub use alarm::{AtLimit, set_zone_warnings};
 pub(crate) use build::Config;
 pub use build::RawZoneBuilder;
-pub use checked::ZoneWitness;
-use checked::{EdgePtr, Otherwise};
+use checked::Otherwise;
 pub use destroy::{Busy, InUse};
+pub use edge::ZoneWitness;
 pub use limits::GroupIn;
 #[cfg(feature = "std")]
 pub use limits::ZoneGroup;
 pub use origin::{Origin, OwnSlabs, Wishes};
 pub use over::{CacheZone, Foreign, Over};
+use pinned::Core;
+pub use pinned::{PaddedSlabs, Slabs, Stack, Supply};
 pub use secondary::{Hold, Primary, SecondaryZone};
 
-use crate::registry::{Node, Vtable};
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, Ordering};
 use crate::{DefaultPlatform, Platform, ZoneError, ZoneFlags, event};
-
-/// The slabs of a zone on platform `P`.
-pub type Slabs<P> = Keg<<P as Platform>::Pages, <P as Platform>::Lock, <P as Platform>::Metadata>;
-
-/// The same, with room for red zones around the items if the zone has any.
-pub type PaddedSlabs<P> = Padded<Slabs<P>>;
-
-/// What may leave the slabs, or the source `S`: constructed items, at most so many, and counted in a group if
-/// there is one.
-pub type Supply<P, H, S = PaddedSlabs<P>> = Limited<
-    Grouped<'static, Constructed<S, H>, <P as Platform>::Lock, <P as Platform>::Sleep>,
-    <P as Platform>::Lock,
-    <P as Platform>::Sleep,
->;
-
-/// The whole stack of a zone on platform `P` with hooks `H` over its slabs, or over the source `S`,
-/// written out.
-pub type Stack<P, H, S = PaddedSlabs<P>> = BucketCache<
-    Watched<Supply<P, H, S>, <P as Platform>::Lock, <P as Platform>::Metadata, ZoneWitness<P>>,
-    <P as Platform>::Cpus,
-    <P as Platform>::Lock,
-    <P as Platform>::Metadata,
->;
-
-/// A stack with its name, ctor and dtor on top.
-pub(crate) type Top<P, H, O> = Zone<Stack<P, H, <O as Origin<P>>::Source>, H>;
-
-/// The part of a zone that stays in place: slabs, caches and the registry point into it. What a hit touches
-/// is at its front, on one cache line.
-#[repr(C, align(64))]
-struct Core<P: Platform, H: Hooks, O: Origin<P> = OwnSlabs> {
-    zone: Top<P, H, O>,
-    node: Node,
-    alarm: Alarm,
-    /// The zone itself, and whoever else uses its slabs. The last one ends it.
-    holders: AtomicUsize,
-    /// What looks at every allocation and free, if anything does.
-    edge: Option<EdgePtr<P>>,
-}
-
-impl<P: Platform, H: Hooks, O: Origin<P>> Core<P, H, O> {
-    const fn limit(&self) -> &Supply<P, H, O::Source> {
-        self.zone.source().source().source()
-    }
-
-    /// The layer that constructs items, which zones on the same slabs stand on.
-    const fn constructed(&self) -> &Constructed<O::Source, H> {
-        self.limit().source().source()
-    }
-
-    fn slabs(&self) -> Option<&Slabs<P>> {
-        O::slabs(self.constructed().source())
-    }
-}
 
 /// A zone of items of a runtime layout, with hooks, that deals in pointers.
 ///
@@ -513,54 +459,6 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
             });
         }
     }
-
-    const VTABLE: &'static Vtable = &Vtable {
-        name: |core| {
-            // SAFETY: the registry passes the pointer that `make` gave it, to a live `Core`.
-            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
-            *core.zone.name()
-        },
-        stats: |core| {
-            // SAFETY: as above.
-            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
-            core.stats()
-        },
-        visit_cpus: |core, each| {
-            // SAFETY: as above.
-            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
-            core.zone.source().visit_cpus(each);
-        },
-        reclaim: |core, mode| {
-            // SAFETY: as above.
-            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
-            core.reclaim(mode);
-            event::reclaimed(core.zone.name(), mode);
-        },
-        prefork: |core| {
-            // SAFETY: as above.
-            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
-            core.prefork();
-        },
-        postfork: |core, process| {
-            // SAFETY: as above; and the registry has called `prefork` before.
-            unsafe { (*core.cast::<Core<P, H, O>>()).postfork(process) };
-        },
-        settle: |core| {
-            // SAFETY: as above.
-            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
-            core.settle();
-        },
-        holds: |core, address| {
-            // SAFETY: as above.
-            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
-            core.holds(address)
-        },
-        primary: |core| {
-            // SAFETY: as above.
-            let core = unsafe { &*core.cast::<Core<P, H, O>>() };
-            O::primary(core.constructed().source())
-        },
-    };
 }
 
 impl<P, H, O> core::fmt::Debug for RawZone<P, H, O>
