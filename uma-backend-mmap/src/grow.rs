@@ -16,6 +16,10 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
         let page = page_size();
         let list = {
             let mut state = self.lock(page);
+            // What is wanted for an allocation, which is out already, does not wait.
+            if state.forking && spare {
+                return 0;
+            }
             state.outside += 1;
             state.take_free_chunks(spare)
         };

@@ -115,10 +115,13 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
     }
 
     /// Takes the lock and keeps it, for fork(2): then nothing is half done in the copy. Waits until the system
-    /// calls of other threads are over, since what they have in hand would be lost to the copy.
+    /// calls of other threads are over, since what they have in hand would be lost to the copy. Meanwhile nobody
+    /// begins to decommit.
     pub fn prefork(&self) {
         loop {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
+            // Again each time, because others who wanted the same may have taken it back.
+            state.forking = true;
             if state.outside == 0 {
                 return std::mem::forget(state);
             }
@@ -134,8 +137,11 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
     /// This thread, or the one that it is the copy of, called [`prefork`](Self::prefork), and this was
     /// not called since.
     pub unsafe fn postfork(&self) {
-        // SAFETY: the caller called `prefork`, which forgot the guard.
-        unsafe { self.state.force_unlock() }
+        // SAFETY: the caller called `prefork`, which forgot the guard, so the state is ours until the lock is free.
+        unsafe {
+            (*self.state.data_ptr()).forking = false;
+            self.state.force_unlock();
+        }
     }
 
     /// Whether `at` lies in one of the regions.
@@ -143,7 +149,7 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
         self.state.lock().directory.find(at.addr()).is_some()
     }
 
-    /// Decommits all free memory. Address space stays reserved.
+    /// Decommits all free memory. Address space stays reserved. While the process is being copied it does nothing.
     pub fn decommit_all(&self) {
         self.decommit_down_to(0);
     }
@@ -241,6 +247,9 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
         let page = page_size();
         let (mut sweep, mut batch) = (Sweep::new(keep - keep % page), Batch::new());
         let mut state = self.lock(page);
+        if state.forking {
+            return;
+        }
         state.outside += 1;
         loop {
             state.take_dirty(&mut sweep, &mut batch);
@@ -255,6 +264,9 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
             }
             state = self.lock(page);
             state.put_back(&mut sweep, &mut batch);
+            if state.forking {
+                break;
+            }
         }
         state.outside -= 1;
         // What was refused now will be refused again: wait for as much more to become free.

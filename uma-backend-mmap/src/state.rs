@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) trigger: usize,
     /// Callers who have taken something out, or promised a place, and go on without the lock.
     pub(crate) outside: usize,
+    /// Somebody waits until there are none, to make a copy of the process: nobody goes out to give memory back.
+    pub(crate) forking: bool,
 }
 
 /// Memory that is in no run and not free while the system is asked to take it.
@@ -114,6 +116,7 @@ impl State {
             idle: 0,
             trigger,
             outside: 0,
+            forking: false,
         }
     }
 

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uma_backend_mmap::sys::{Errno, Kernel, System};
 use uma_backend_mmap::{Config, HugePages, MmapPages};
@@ -16,12 +16,18 @@ use uma_core::{PageSupplier, Request};
 #[derive(Default)]
 struct Slow {
     begun: AtomicBool,
+    /// The next call takes until this is taken back.
+    held: AtomicBool,
     ended: AtomicBool,
 }
 
 impl Slow {
     fn take<T>(&self, call: impl FnOnce() -> T) -> T {
-        self.begun.store(true, Ordering::SeqCst);
+        if !self.begun.swap(true, Ordering::SeqCst) {
+            while self.held.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
         thread::sleep(Duration::from_millis(50));
         let result = call();
         self.ended.store(true, Ordering::SeqCst);
@@ -123,4 +129,43 @@ fn nothing_is_in_hand_when_a_process_is_copied() {
     give(pages.alloc_pages(large, Request::NOWAIT).unwrap());
     during(&slow, &pages, || pages.trim());
     assert_eq!((pages.stats().chunks, pages.stats().dirty), (1, 0));
+}
+
+/// Nobody begins to give memory back while a fork waits for who does already, or it might wait for ever.
+#[test]
+fn a_fork_is_not_held_up_by_who_comes_later() {
+    let slow = Slow::default();
+    let pages = Pages::with_system(Config::DEFAULT.chunks(1 << 20, 1 << 20), &slow);
+    let layout = Layout::from_size_align(1 << 16, 4096).unwrap();
+    // SAFETY: the run is whole, and not used.
+    let dirty = || unsafe { pages.free_pages(pages.alloc_pages(layout, Request::NOWAIT).unwrap()) };
+    dirty();
+    slow.begun.store(false, Ordering::SeqCst);
+    slow.held.store(true, Ordering::SeqCst);
+    thread::scope(|scope| {
+        scope.spawn(|| pages.decommit_all());
+        let begun = Instant::now();
+        let soon = || begun.elapsed() < Duration::from_secs(10);
+        while !slow.begun.load(Ordering::SeqCst) && soon() {
+            thread::yield_now();
+        }
+        scope.spawn(|| {
+            pages.prefork();
+            // SAFETY: just now, on this thread.
+            unsafe { pages.postfork() };
+        });
+        // From some moment on it does nothing.
+        let mut idle = false;
+        while !idle && soon() {
+            dirty();
+            let calls = pages.stats().advises;
+            pages.decommit_all();
+            idle = pages.stats().advises == calls;
+        }
+        slow.held.store(false, Ordering::SeqCst);
+        assert!(idle, "others go on while a fork waits");
+    });
+    dirty();
+    pages.decommit_all();
+    assert_eq!(pages.stats().dirty, 0, "it goes on after the fork");
 }

@@ -13,8 +13,9 @@
 //!
 //! (The registry's lock is held meanwhile; nowhere else is anything called under it.) Each of the others
 //! is a leaf elsewhere, so taking all of them cannot deadlock, and with all of them held nothing is
-//! half done; and slots become known, and groups get members, only under one of them. What other threads had in hand at that moment (a bucket, an item) is lost to the copy, as
-//! those threads are, and nobody waits at a limit there. Afterwards both processes let go in the opposite order.
+//! half done; and slots become known, and groups get members, only under one of them. What other threads had in
+//! hand at that moment (a bucket, an item) is lost to the copy, as those threads are, and nobody waits at a limit
+//! there. Afterwards both processes let go in the opposite order.
 //!
 //! The last are tried only. Whoever holds one of them may be waiting for a lock of the engine, for an allocation; a
 //! drain that is waited for may be waiting for one of them, in a supplier of the user's. So if they are not to be
