@@ -9,6 +9,8 @@ cd "$(dirname "$0")/.."
 
 target=${CARGO_TARGET_DIR:-target}
 export SHUTTLE_RANDOM_SEED=${SHUTTLE_RANDOM_SEED:-1}
+# No lines: a failure is told by its model and its words, and most of the time would go into them.
+export CARGO_PROFILE_RELEASE_DEBUG=${CARGO_PROFILE_RELEASE_DEBUG:-0}
 
 models() {
     local checker=$1
