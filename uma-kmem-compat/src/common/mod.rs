@@ -5,7 +5,12 @@
 //! holds by a pointer lies in a [`Handles`], and comes back through `get`, which checks it. C's names become
 //! Rust's by [`text`]. What the user did wrong goes to [`System::misuse`], which returns only if the policy
 //! says that life goes on.
-#![allow(dead_code, unused_imports, reason = "not every set of faces needs all of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "not every set of faces needs all of it"
+)]
 
 mod boundary;
 #[cfg(feature = "capi")]
