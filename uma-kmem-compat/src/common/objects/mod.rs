@@ -16,6 +16,7 @@ mod lock;
 #[cfg_attr(not(feature = "solaris"), allow(unreachable_pub, reason = "only Solaris moves objects"))]
 mod moves;
 mod pages;
+mod underway;
 mod upkeep;
 
 use core::alloc::Layout;

@@ -14,7 +14,9 @@
 //! that comes back from slabs leaves the cache (`Shared::hold`), and what is offered can be looked at.
 //!
 //! There is one scan at a time in the process, so no two callbacks run at once. That is a flag and no lock:
-//! a callback that causes another scan finds the flag taken, and that scan is left out.
+//! a callback that causes another scan finds the flag taken, and that scan is left out. In a copy of the process that
+//! is made in the middle of a scan, no scan is under way: the objects that it had in hand stay in use there, and all
+//! else goes on.
 
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
@@ -25,9 +27,10 @@ use uma::Reclaim;
 use uma::core::Request;
 
 use super::lock::{Guard, Guarded};
+use super::underway::Underway;
 use super::{Objects, upkeep};
 use crate::common::memory::{Counted, NoMemory, push};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Moves an object: of the old one, the new one, their size and the cache's private value.
 pub type MoveCallback =
@@ -143,17 +146,17 @@ impl Objects {
 /// One scan at a time.
 struct Scan;
 
-static SCANNING: AtomicBool = AtomicBool::new(false);
+static SCANNING: Underway = Underway::new();
 
 impl Scan {
     fn begin() -> Option<Self> {
-        (!SCANNING.swap(true, Ordering::Acquire)).then_some(Self)
+        SCANNING.begin().then_some(Self)
     }
 }
 
 impl Drop for Scan {
     fn drop(&mut self) {
-        SCANNING.store(false, Ordering::Release);
+        SCANNING.end();
     }
 }
 

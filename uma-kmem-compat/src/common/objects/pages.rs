@@ -28,9 +28,10 @@ use uma::debug::{Report, Verdict};
 use uma::{Hardening, Host, Platform};
 
 use super::lock::Guarded;
+use super::underway::Underway;
 use crate::common::memory::{Counted, NoMemory};
 use crate::common::{Runs, System, as_the_host};
-use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, Ordering};
 
 /// Memory that somebody else hands out, as an arena.
 pub(crate) trait Backing: Send + Sync {
@@ -53,8 +54,8 @@ pub(crate) struct Shared {
     /// Whether somebody has asked who may use the reserve.
     reserving: AtomicBool,
     held: Runs,
-    /// Those who want runs to be held.
-    holders: AtomicUsize,
+    /// Whether runs are to be held.
+    holding: Underway,
     /// Whether the runs in use are written down, in `runs`: base and bytes, in order.
     movable: AtomicBool,
     runs: Guarded<Vec<(usize, usize)>>,
@@ -67,7 +68,7 @@ impl Shared {
             reserve: Runs::new(),
             reserving: AtomicBool::new(false),
             held: Runs::new(),
-            holders: AtomicUsize::new(0),
+            holding: Underway::new(),
             movable: AtomicBool::new(false),
             runs: Guarded::new(Vec::new()),
         }
@@ -90,9 +91,10 @@ impl Shared {
         (address - base < bytes).then_some(base)
     }
 
-    /// Until the result is dropped, no memory that is given back goes anywhere.
+    /// Until the result is dropped, no memory that is given back goes anywhere. For one at a time.
     pub(super) fn hold(&self) -> Hold<'_> {
-        self.holders.fetch_add(1, Ordering::SeqCst);
+        let begins = self.holding.begin();
+        debug_assert!(begins, "there are two who want runs to be held");
         Hold(self)
     }
 
@@ -157,10 +159,10 @@ impl Shared {
     unsafe fn free(&self, run: PageRun) {
         // One from before is in no book, so nobody who holds runs knows of it.
         let known = self.tracks() && self.strike(&run);
-        if known && self.holders.load(Ordering::SeqCst) != 0 {
+        if known && self.holding.is() {
             self.held.push(run);
-            // If the last holder has left meanwhile, nobody else would see to it.
-            if self.holders.load(Ordering::SeqCst) == 0 {
+            // If that has ended meanwhile, nobody else would see to it.
+            if !self.holding.is() {
                 self.let_go();
             }
             return;
@@ -238,9 +240,8 @@ pub(super) struct Hold<'a>(&'a Shared);
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        if self.0.holders.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.let_go();
-        }
+        self.0.holding.end();
+        self.0.let_go();
     }
 }
 

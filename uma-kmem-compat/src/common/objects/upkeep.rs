@@ -170,7 +170,9 @@ pub(crate) fn defragment_later(objects: &Counted<Objects>) {
 
 /// Whether anything is queued or under way.
 pub(crate) fn active() -> bool {
-    ACTIVE.load(Ordering::Acquire) != 0
+    let process = PROCESS.load(Ordering::Acquire);
+    // In a copy of the process nothing is, until its own thread runs.
+    (process == 0 || process == std::process::id()) && ACTIVE.load(Ordering::Acquire) != 0
 }
 
 fn later(task: Task) {

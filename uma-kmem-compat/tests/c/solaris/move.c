@@ -3,6 +3,7 @@
 
 #include <uma/compat.h>
 #include <uma/solaris/kmem.h>
+#include <uma/solaris/sys/vmem.h>
 
 #define COUNT 2000
 #define SIZE 256
@@ -295,6 +296,72 @@ static void vanishing(void)
 	end();
 }
 
+/* A copy of the process is made while an object is offered. There, nobody is at it, and it can be done anew. */
+static int inside, go_on;
+
+static kmem_cbrc_t slow(void *old, void *new, size_t size, void *private)
+{
+	__atomic_store_n(&inside, 1, __ATOMIC_RELAXED);
+	while (!__atomic_load_n(&go_on, __ATOMIC_RELAXED))
+		usleep(1000);
+	return move(old, new, size, private);
+}
+
+static void in_the_copy(vmem_t *arena)
+{
+	/* With what the scan that is no more had in hand. */
+	uint64_t slabs = stat_of("slab_create"), used = stat_of("buf_inuse");
+
+	CHECK_EQ(kmem_cache_reap_active(), 0);
+	go_on = 1;
+	reap();
+	CHECK(moved > 0);
+	CHECK(stat_of("move_slabs_freed") > 0);
+	CHECK(stat_of("slab_create") < slabs);
+	/* What is free went back, and is not held for that scan. */
+	CHECK_EQ(vmem_size(arena, VMEM_ALLOC), stat_of("slab_create") * stat_of("slab_size"));
+	CHECK_EQ(stat_of("buf_inuse"), used);
+}
+
+/* The same without another scan. */
+static void freed_in_the_copy(vmem_t *arena)
+{
+	uint64_t slabs = stat_of("slab_create");
+
+	for (int i = 0; i < COUNT; i++)
+		if (objects[i] != NULL)
+			put(i);
+	kmem_reap();
+	CHECK(stat_of("slab_create") < slabs);
+	CHECK_EQ(vmem_size(arena, VMEM_ALLOC), stat_of("slab_create") * stat_of("slab_size"));
+	CHECK_EQ(asked, 0);
+}
+
+static void copied(void)
+{
+	vmem_t *arena = vmem_create("copied", NULL, 0, 4096, vmem_alloc, vmem_free, heap_arena, 0, VM_SLEEP);
+
+	constructed = destructed = moved = asked = 0;
+	answer = KMEM_CBRC_YES;
+	cache = kmem_cache_create("copied", SIZE, 0, construct, destruct, NULL, &moved, arena, 0);
+	kmem_cache_set_move(cache, slow);
+	for (int i = 0; i < COUNT; i++)
+		take(i);
+	for (int i = 0; i < COUNT; i++)
+		if (i % 8 != 0)
+			put(i);
+	kmem_cache_reap_now(cache);
+	while (!__atomic_load_n(&inside, __ATOMIC_RELAXED))
+		usleep(1000);
+	CHECK_COPIES(1, in_the_copy(arena));
+	CHECK_COPIES(1, freed_in_the_copy(arena));
+	__atomic_store_n(&go_on, 1, __ATOMIC_RELAXED);
+	settle();
+	CHECK_EQ(stat_of("buf_inuse"), COUNT / 8);
+	end();
+	vmem_destroy(arena);
+}
+
 static kmem_cbrc_t nonsense(void *old, void *new, size_t size, void *private)
 {
 	(void)old, (void)new, (void)size, (void)private;
@@ -354,6 +421,7 @@ int main(void)
 	later();
 	dont_know();
 	vanishing();
+	copied();
 	misuse();
 	return 0;
 }
