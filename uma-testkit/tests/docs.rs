@@ -9,15 +9,18 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// All pages: names from the root, and text.
+/// All pages, at the root and anywhere below `docs`: names from the root, and text.
 fn pages() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for home in ["", "docs/"] {
-        for entry in fs::read_dir(root().join(home)).unwrap() {
+    let mut homes = vec![String::new(), "docs/".to_owned()];
+    while let Some(home) = homes.pop() {
+        for entry in fs::read_dir(root().join(&home)).unwrap() {
             let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "md") {
-                let name = path.file_name().unwrap().to_string_lossy().into_owned();
-                found.push((format!("{home}{name}"), fs::read_to_string(&path).unwrap()));
+            let name = format!("{home}{}", path.file_name().unwrap().to_string_lossy());
+            if path.is_dir() && home.starts_with("docs/") {
+                homes.push(name + "/");
+            } else if name.ends_with(".md") {
+                found.push((name, fs::read_to_string(&path).unwrap()));
             }
         }
     }
