@@ -49,7 +49,8 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         self.detach_all(&mut |_, _, bucket| self.keep(bucket));
     }
 
-    /// Gives back what `mode` says, all of it also if a hook unwinds. Returns whether there was anything that had to be looked at below.
+    /// Gives back what `mode` says, all of it also if a hook unwinds. Returns whether there was anything that had
+    /// to be looked at below.
     pub(crate) fn drain(&self, mode: Reclaim) -> bool {
         if mode == Reclaim::DrainCpu {
             self.collect();
