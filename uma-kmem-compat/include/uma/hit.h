@@ -20,10 +20,11 @@
 
 /* The beginning of what a kmem_cache_t * and its like point to. */
 struct uma_handle_ {
-	uint64_t mark;
+	/* The alignment of objects, less one; what this is. */
+	uint32_t mask;
+	uint32_t mark;
 	void *next;
-	uintptr_t mask;
-	uintptr_t unused;
+	uintptr_t unused[2];
 	/* Where the thread's rseq area is and, in the lower half, how many CPUs there are, or 0; and their slots. */
 	uintptr_t way;
 	const char *slots;
@@ -31,7 +32,7 @@ struct uma_handle_ {
 
 /* Handles of a kind, which has two letters, are marked so, in version 2 of all this. */
 #define UMA_MARK_(one, two) \
-	(UINT64_C(0x756d614800000000) ^ UINT64_C(2) << 18 ^ (uint64_t)((one) | (two) << 8) << 2)
+	(UINT32_C(0x756d6148) ^ UINT32_C(2) << 18 ^ (uint32_t)((one) | (two) << 8) << 2)
 
 /*
  * A restartable sequence: from 3 to 4; where it is interrupted it starts again at 2. Both sections are in the group of
@@ -60,7 +61,7 @@ struct uma_handle_ {
 	".popsection\n"
 
 /* An object of the running CPU's bucket, or NULL. */
-static inline __attribute__((__always_inline__)) void *uma_pop_(const void *cache, uint64_t mark)
+static inline __attribute__((__always_inline__)) void *uma_pop_(const void *cache, uint32_t mark)
 {
 	const struct uma_handle_ *handle = (const struct uma_handle_ *)cache;
 	uintptr_t way;
@@ -90,7 +91,7 @@ static inline __attribute__((__always_inline__)) void *uma_pop_(const void *cach
 }
 
 /* Whether there was room for an object in the running CPU's buckets. */
-static inline __attribute__((__always_inline__)) int uma_push_(const void *cache, uint64_t mark,
+static inline __attribute__((__always_inline__)) int uma_push_(const void *cache, uint32_t mark,
 							       void *object)
 {
 	const struct uma_handle_ *handle = (const struct uma_handle_ *)cache;

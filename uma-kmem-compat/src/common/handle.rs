@@ -17,7 +17,7 @@
 //! CPU's bucket:
 //!
 //! ```text
-//!   0 mark | 8 next | 16 mask | 24 - | 32 front: way, slots, - | 64 ... the value
+//!   0 mask, 4 mark | 8 next | 16 - | 32 front: way, slots, - | 64 ... the value
 //! ```
 //!
 //! `<uma/hit.h>` compiles the same into programs that ask for it. So this layout, the marks, the slots and the buckets
@@ -49,10 +49,10 @@ pub(crate) type Front = uma::cache::Front<<uma::Host as uma::Platform>::Cpus>;
 /// One thing that C holds by a pointer.
 #[repr(C, align(64))]
 pub(crate) struct Handle<T> {
+    /// What it is, in the upper half; in the lower one the alignment of its objects, less one: 0 until the front leads
+    /// somewhere. One word, so that a free loads both at once.
     mark: AtomicUsize,
     next: AtomicPtr<Handle<T>>,
-    /// The alignment of its objects, less one. Stored before the front leads anywhere.
-    mask: AtomicUsize,
     /// Leads nowhere until `shorten`. Written to as a whole only while the mark says that the handle is being made.
     front: UnsafeCell<Front>,
     /// Initialised while the mark says live.
@@ -102,6 +102,9 @@ pub(crate) fn unusable<T>(at: *const T) -> Option<&'static str> {
     }
 }
 
+/// Half of the bits of a mark.
+const HALF: u32 = usize::BITS / 2;
+
 /// Has the function that this is compiled into begin on a line of the cache. It takes no instruction.
 ///
 /// A call costs a cycle for each line of code that it goes over: where functions began as they came, a pair took
@@ -121,12 +124,26 @@ fn on_a_line() {
     }
 }
 
+/// Has the compiler keep what follows in a block near by. It takes no instruction.
+///
+/// What follows a miss is a jump to another function, and each condition of a hit would become such a jump, of six bytes
+/// in place of two, so that the hit goes over a line more.
+#[inline(always)]
+fn near_by() {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+    // SAFETY: no instruction.
+    unsafe {
+        core::arch::asm!("", options(nomem, nostack, preserves_flags));
+    }
+}
+
 impl<T, const KIND: u16> Handles<T, KIND> {
-    /// The mark of handles that are live; and of those that are dead, or being made.
+    /// The upper half of the mark of handles that are live.
     const LIVE: usize =
-        0x756d_6148_0000_0000_u64 as usize ^ ((ABI as usize) << 18) ^ ((KIND as usize) << 2);
-    const DEAD: usize = Self::LIVE ^ 1;
-    const UNDERWAY: usize = Self::LIVE ^ 2;
+        (0x756d_6148 ^ ((ABI as usize) << 18) ^ ((KIND as usize) << 2)) & (usize::MAX >> HALF);
+    /// The marks of handles that are dead, or being made.
+    const DEAD: usize = (Self::LIVE ^ 1) << HALF;
+    const UNDERWAY: usize = (Self::LIVE ^ 2) << HALF;
 
     /// None yet.
     pub(crate) const fn new() -> Self {
@@ -154,7 +171,7 @@ impl<T, const KIND: u16> Handles<T, KIND> {
         unsafe {
             *(*handle).front.get() = Front::new();
             (*(*handle).value.get()).write(value);
-            (*handle).mark.store(Self::LIVE, Ordering::Release);
+            (*handle).mark.store(Self::LIVE << HALF, Ordering::Release);
         }
     }
 
@@ -207,7 +224,6 @@ impl<T, const KIND: u16> Handles<T, KIND> {
         let new = Box::into_raw(boxed(Handle {
             mark: AtomicUsize::new(Self::UNDERWAY),
             next: AtomicPtr::new(ptr::null_mut()),
-            mask: AtomicUsize::new(0),
             front: UnsafeCell::new(Front::new()),
             value: UnsafeCell::new(MaybeUninit::uninit()),
         })?);
@@ -234,9 +250,19 @@ impl<T, const KIND: u16> Handles<T, KIND> {
     /// The pointer is null, or memory of the size of a handle can be read there, at any alignment.
     #[inline(always)]
     pub(crate) unsafe fn is_live(&self, handle: *const Handle<T>) -> bool {
-        // SAFETY: passed on; the mark is read without the assumption that it is a handle, or aligned as one.
-        !handle.is_null()
-            && unsafe { (&raw const (*handle).mark).cast::<usize>().read_unaligned() } == Self::LIVE
+        // SAFETY: passed on.
+        !handle.is_null() && unsafe { Self::mark(handle) } >> HALF == Self::LIVE
+    }
+
+    /// The mark of what may be a handle.
+    ///
+    /// # Safety
+    ///
+    /// As [`is_live`](Self::is_live), and the pointer is not null.
+    #[inline(always)]
+    unsafe fn mark(handle: *const Handle<T>) -> usize {
+        // SAFETY: passed on; it is read without the assumption that it is a handle, or aligned as one.
+        unsafe { (&raw const (*handle).mark).cast::<usize>().read_unaligned() }
     }
 
     /// The value of a handle.
@@ -272,7 +298,13 @@ impl<T, const KIND: u16> Handles<T, KIND> {
         // SAFETY: passed on; of a live handle the front is only shared, and it leads to a zone that is there.
         let item =
             unsafe { if self.is_live(handle) { (*(*handle).front.get()).pop() } else { None } };
-        item.map_or(ptr::null_mut(), |item| item.as_ptr().cast())
+        match item {
+            Some(item) => item.as_ptr().cast(),
+            None => {
+                near_by();
+                ptr::null_mut()
+            }
+        }
     }
 
     /// Frees an object into the zone behind a handle, and returns whether it was taken: if the handle is live, the
@@ -286,10 +318,15 @@ impl<T, const KIND: u16> Handles<T, KIND> {
     pub(crate) unsafe fn push(&self, handle: *const Handle<T>, object: *mut c_void) -> bool {
         on_a_line();
         let Some(item) = NonNull::new(object.cast()) else { return false };
+        if handle.is_null() {
+            return false;
+        }
         // SAFETY: as in `pop`; the caller gives the object up.
         unsafe {
-            self.is_live(handle)
-                && item.addr().get() & (*handle).mask.load(Ordering::Relaxed) == 0
+            let mark = Self::mark(handle);
+            let mask = mark & (usize::MAX >> HALF);
+            item.addr().get() & mask == 0
+                && mark >> HALF == Self::LIVE
                 && (*(*handle).front.get()).push(Item::new(item))
         }
     }
@@ -307,10 +344,18 @@ impl<T, const KIND: u16> Handles<T, KIND> {
         mask: usize,
         lend: impl FnOnce(&Front),
     ) {
+        let (bare, masked) = (Self::LIVE << HALF, Self::LIVE << HALF | mask);
+        if mask >> HALF != 0 {
+            return;
+        }
         // SAFETY: passed on; of a live handle the front is only shared.
         unsafe {
-            (*handle).mask.store(mask, Ordering::Relaxed);
-            lend(&*(*handle).front.get());
+            // Once: the mask is always the same.
+            let mark = &(*handle).mark;
+            match mark.compare_exchange(bare, masked, Ordering::Relaxed, Ordering::Relaxed) {
+                Err(other) if other != masked => {}
+                _ => lend(&*(*handle).front.get()),
+            }
         }
     }
 
@@ -328,7 +373,7 @@ impl<T, const KIND: u16> Handles<T, KIND> {
             BadHandle::Misaligned
         } else if Self::DEAD == {
             // SAFETY: the caller's duty is passed on unchanged.
-            unsafe { (&raw const (*handle).mark).cast::<usize>().read() }
+            unsafe { Self::mark(handle) }
         } {
             BadHandle::Destroyed
         } else {
@@ -356,10 +401,9 @@ impl<T, const KIND: u16> Handles<T, KIND> {
             if !self.is_live(handle) {
                 return Err(self.fault(handle));
             }
-            let (live, underway) = (Self::LIVE, Self::UNDERWAY);
             let mark = &(*handle).mark;
-            if mark.compare_exchange(live, underway, Ordering::Acquire, Ordering::Relaxed).is_err()
-            {
+            let begin = |now| (now >> HALF == Self::LIVE).then_some(Self::UNDERWAY);
+            if mark.fetch_update(Ordering::Acquire, Ordering::Relaxed, begin).is_err() {
                 return Err(self.fault(handle));
             }
             let value = (*(*handle).value.get()).assume_init_read();
@@ -392,11 +436,11 @@ impl<T, const KIND: u16> Handles<T, KIND> {
 }
 
 // What `<uma/hit.h>` has.
-#[cfg(target_pointer_width = "64")]
+#[cfg(all(target_pointer_width = "64", target_endian = "little"))]
 const _: () = assert!(
-    core::mem::offset_of!(Handle<u8>, mask) == 16
+    core::mem::offset_of!(Handle<u8>, mark) == 0
         && core::mem::offset_of!(Handle<u8>, front) == 32
-        && Handles::<u8, 0x636c>::LIVE == 0x756d_6148_0009_8db0
+        && Handles::<u8, 0x636c>::LIVE == 0x7564_ecf8
 );
 
 #[cfg(test)]
