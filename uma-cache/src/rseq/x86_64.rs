@@ -118,8 +118,8 @@ pub(super) unsafe fn pop(offset: isize, slots: Slots<'_>) -> Option<Item> {
 /// As [`pop`]; and the caller owns the item, and gives it up if `true`.
 #[inline(always)]
 pub(super) unsafe fn push(offset: isize, slots: Slots<'_>, item: Item) -> bool {
-    // SAFETY: as in `pop`; the item is stored above the top only if the count is below the capacity,
-    // which EMPTY's is not, and there the bucket has room.
+    // SAFETY: as in `pop`; the item is stored above the top only if the header says that there is room,
+    // which EMPTY's does not.
     unsafe {
         asm!(
             sequence!(
