@@ -7,10 +7,10 @@
 //!
 //! ```text
 //!   pop:   cpu -> slot.alloc -> header -> count = 0 ? miss : item = items[count-1]
-//!                                                     commit: header + 0x1_0000 - 1
-//!   push:  cpu -> slot.alloc -> header -> count = capacity ? try slot.free, else miss
+//!                                                     commit: header + 0x1_0100 - 1
+//!   push:  cpu -> slot.alloc -> header -> room = 0 ? try slot.free, else miss
 //!                                         items[count] = item   (above the top: not yet in)
-//!                                                     commit: header + 1
+//!                                                     commit: header + 1 - 0x100
 //!   swap:  cpu -> slot                                commit: xchg slot.which, new
 //! ```
 //!
