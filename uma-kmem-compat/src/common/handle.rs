@@ -49,8 +49,8 @@ pub(crate) type Front = uma::cache::Front<<uma::Host as uma::Platform>::Cpus>;
 /// One thing that C holds by a pointer.
 #[repr(C, align(64))]
 pub(crate) struct Handle<T> {
-    /// What it is, in the upper half; in the lower one the alignment of its objects, less one: 0 until the front leads
-    /// somewhere. One word, so that a free loads both at once.
+    /// What it is, in the upper half; in the lower one the alignment of its objects, less one, while it is live. One
+    /// word, so that a free loads both at once. It does not change while the handle may be used.
     mark: AtomicUsize,
     next: AtomicPtr<Handle<T>>,
     /// Leads nowhere until `shorten`. Written to as a whole only while the mark says that the handle is being made.
@@ -153,10 +153,19 @@ impl<T, const KIND: u16> Handles<T, KIND> {
 
     /// A handle for `value`, which is dropped if there is no memory for one.
     pub(crate) fn insert(&self, value: T) -> Result<*mut Handle<T>, NoMemory> {
+        self.insert_aligned(value, 1)
+    }
+
+    /// A handle for a zone of objects that are so aligned, which [`push`](Self::push) then knows.
+    pub(crate) fn insert_aligned(
+        &self,
+        value: T,
+        align: usize,
+    ) -> Result<*mut Handle<T>, NoMemory> {
         let handle = self.revive().map_or_else(|| self.add(), Ok)?;
         // SAFETY: handles are never freed, and this one is marked as being made, by us: nobody reads its
         // value.
-        unsafe { self.give(handle, value) };
+        unsafe { self.give(handle, value, align) };
         Ok(handle)
     }
 
@@ -165,13 +174,15 @@ impl<T, const KIND: u16> Handles<T, KIND> {
     /// # Safety
     ///
     /// The handle is in the list, and the caller has marked it as being made.
-    unsafe fn give(&self, handle: *mut Handle<T>, value: T) {
+    unsafe fn give(&self, handle: *mut Handle<T>, value: T, align: usize) {
+        // An item has a gibibyte at most.
+        let mask = (align - 1) & (usize::MAX >> HALF);
         // SAFETY: handles are never freed, and while one is being made nobody else reads or writes more of it than
         // the mark.
         unsafe {
             *(*handle).front.get() = Front::new();
             (*(*handle).value.get()).write(value);
-            (*handle).mark.store(Self::LIVE << HALF, Ordering::Release);
+            (*handle).mark.store(Self::LIVE << HALF | mask, Ordering::Release);
         }
     }
 
@@ -331,32 +342,15 @@ impl<T, const KIND: u16> Handles<T, KIND> {
         }
     }
 
-    /// Opens the short way of a handle: `lend` has the front lead to the zone, which is that of the value, and the
-    /// bits of the mask are 0 in the addresses of its objects.
+    /// Opens the short way of a handle: `lend` has the front lead to the zone, which is that of the value.
     ///
     /// # Safety
     ///
     /// As [`get`](Self::get), and the handle is live.
     #[inline]
-    pub(crate) unsafe fn shorten(
-        &self,
-        handle: *const Handle<T>,
-        mask: usize,
-        lend: impl FnOnce(&Front),
-    ) {
-        let (bare, masked) = (Self::LIVE << HALF, Self::LIVE << HALF | mask);
-        if mask >> HALF != 0 {
-            return;
-        }
+    pub(crate) unsafe fn shorten(&self, handle: *const Handle<T>, lend: impl FnOnce(&Front)) {
         // SAFETY: passed on; of a live handle the front is only shared.
-        unsafe {
-            // Once: the mask is always the same.
-            let mark = &(*handle).mark;
-            match mark.compare_exchange(bare, masked, Ordering::Relaxed, Ordering::Relaxed) {
-                Err(other) if other != masked => {}
-                _ => lend(&*(*handle).front.get()),
-            }
-        }
+        lend(unsafe { &*(*handle).front.get() });
     }
 
     /// What is wrong with a pointer that is no live handle.
@@ -413,13 +407,14 @@ impl<T, const KIND: u16> Handles<T, KIND> {
         }
     }
 
-    /// Gives a handle a value again that was removed from it, before anybody else got it: it is live as before.
+    /// Gives a handle a value again that was removed from it, before anybody else got it: it is live as before, if the
+    /// alignment is that of before.
     /// Where it was used for another value meanwhile, the value is kept for ever, out of reach.
     ///
     /// # Safety
     ///
     /// `insert` returned the handle, and its value was removed.
-    pub(crate) unsafe fn restore(&self, handle: *mut Handle<T>, value: T) {
+    pub(crate) unsafe fn restore(&self, handle: *mut Handle<T>, value: T, align: usize) {
         // SAFETY: handles are never freed; the mark says that it is ours before it is written to.
         unsafe {
             let mark = &(*handle).mark;
@@ -430,7 +425,7 @@ impl<T, const KIND: u16> Handles<T, KIND> {
                 return;
             }
             self.dead.fetch_sub(1, Ordering::Relaxed);
-            self.give(handle, value);
+            self.give(handle, value, align);
         }
     }
 }
@@ -547,14 +542,15 @@ mod tests {
         let mut removed = Vec::new();
         for _ in 0..3 * KEPT_DEAD {
             let layout = Layout::from_size_align(64, 8).unwrap();
-            let handle = zones.insert(RawZone::builder("handle", layout).build().unwrap()).unwrap();
+            let zone = RawZone::builder("handle", layout).build().unwrap();
+            let handle = zones.insert_aligned(zone, 8).unwrap();
             // SAFETY: it is a handle, and the items come from its zone.
             unsafe {
                 assert!(zones.pop(handle).is_null());
                 let zone = zones.get(handle).unwrap();
                 let mut item: *mut c_void = zone.alloc(Request::NOWAIT).unwrap().as_ptr().cast();
                 assert!(!zones.push(handle, item));
-                zones.shorten(handle, 7, |front| zone.lend_front(front));
+                zones.shorten(handle, |front| zone.lend_front(front));
                 assert!(!zones.push(handle, item.byte_add(1)) && !zones.push(handle, null_mut()));
                 // While another test forks, nothing is cached, and no slots are made; a CPU that is new to the zone
                 // has no bucket yet. The long way sees to all that, sooner or later.
@@ -565,7 +561,7 @@ mod tests {
                     if !zones.push(handle, item) {
                         zone.free(Item::new(NonNull::new(item.cast()).unwrap()));
                         item = zone.alloc(Request::NOWAIT).unwrap().as_ptr().cast();
-                        zones.shorten(handle, 7, |front| zone.lend_front(front));
+                        zones.shorten(handle, |front| zone.lend_front(front));
                         return false;
                     }
                     let again = zones.pop(handle);

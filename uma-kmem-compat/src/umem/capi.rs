@@ -205,7 +205,8 @@ unsafe extern "C" fn uma_umem_cache_create(
         };
         let made = made.and_then(|cache| {
             let no_memory = |NoMemory| no_zone(name.as_deref().unwrap_or(""), size, align).into();
-            CACHES.insert(cache).map_err(no_memory)
+            let align = cache.align();
+            CACHES.insert_aligned(cache, align).map_err(no_memory)
         });
         match made {
             Ok(handle) => handle,
@@ -228,8 +229,9 @@ unsafe extern "C" fn uma_umem_cache_destroy(handle: *mut Cache) {
         match unsafe { CACHES.remove(handle) } {
             Ok(cache) => {
                 if let Err(Leaked { cache: Some(cache), .. }) = cache.destroy() {
-                    // SAFETY: `insert` returned the handle, and nobody else uses it.
-                    unsafe { CACHES.restore(handle, cache) };
+                    let align = cache.align();
+                    // SAFETY: `insert_aligned` returned the handle, and nobody else uses it.
+                    unsafe { CACHES.restore(handle, cache, align) };
                 }
             }
             Err(fault) => bad(NAME, fault),
@@ -263,7 +265,7 @@ unsafe extern "C" fn alloc_slow(handle: *mut Cache, flags: c_int) -> *mut c_void
         let Some(cache) = (unsafe { cache(NAME, handle) }) else { return ptr::null_mut() };
         let object = cache.alloc_slow(Umem::of(flags));
         // SAFETY: the handle is live, and the front goes with it.
-        unsafe { CACHES.shorten(handle, cache.align() - 1, |front| cache.lend_front(front)) };
+        unsafe { CACHES.shorten(handle, |front| cache.lend_front(front)) };
         or_errno(1, or_null(object.ok_or(())).cast())
     })
 }

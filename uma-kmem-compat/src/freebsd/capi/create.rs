@@ -70,7 +70,8 @@ fn handles(zone: Zone) -> Result<*mut ZoneHandle, NoMemory> {
         // There is none yet.
         let _ = shared.own_smr.set(own);
     }
-    ZONES.insert(zone)
+    let align = zone.mask() + 1;
+    ZONES.insert_aligned(zone, align)
 }
 
 /// An alignment mask: -1 was that of cache lines.

@@ -73,7 +73,7 @@ unsafe extern "C" fn alloc_slow(
         // SAFETY: as above.
         let item = unsafe { zone.alloc_arg(arg, flags(wait)) };
         // SAFETY: the handle is live, and the front goes with it.
-        unsafe { ZONES.shorten(handle, zone.mask(), |front| zone.lend_front(front)) };
+        unsafe { ZONES.shorten(handle, |front| zone.lend_front(front)) };
         or_null(item)
     })
 }

@@ -45,7 +45,8 @@ unsafe fn create(
             let made = unsafe { KmemCache::create_with(name, size as usize, args, ctor, flags) };
             made.and_then(|cache| {
                 let no_memory = |NoMemory| no_zone(name, size as usize, args.align).into();
-                CACHES.insert(cache).map_err(no_memory)
+                let align = cache.align();
+                CACHES.insert_aligned(cache, align).map_err(no_memory)
             })
         }
         None => {
@@ -205,7 +206,7 @@ unsafe extern "C" fn alloc_slow(handle: *mut Cache, gfp: c_uint) -> *mut c_void 
         let Some(cache) = (unsafe { cache(NAME, handle) }) else { return ptr::null_mut() };
         let object = cache.alloc_slow(Gfp::from_bits_retain(gfp));
         // SAFETY: the handle is live, and the front goes with it.
-        unsafe { CACHES.shorten(handle, cache.align() - 1, |front| cache.lend_front(front)) };
+        unsafe { CACHES.shorten(handle, |front| cache.lend_front(front)) };
         object.cast()
     })
 }

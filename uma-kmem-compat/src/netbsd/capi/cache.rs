@@ -141,7 +141,7 @@ unsafe extern "C" fn miss(at: *mut CPool, flags: c_int) -> *mut c_void {
         let object = get_slow("pool_cache_get", at, flags);
         if let Some(found) = live(at) {
             let pool = &found.pool;
-            POOLS.shorten((*at).handle, pool.align() - 1, |front| pool.lend_front(front));
+            POOLS.shorten((*at).handle, |front| pool.lend_front(front));
         }
         object
     })

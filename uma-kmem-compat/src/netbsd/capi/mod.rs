@@ -184,7 +184,9 @@ impl Wish {
     /// The storage is null or can be written.
     unsafe fn bind(pool: Pool, at: *mut CPool) -> Result<*mut CPool, NoMemory> {
         let own = CPool { handle: ptr::null_mut() };
-        let handle = POOLS.insert(Bound { pool, own, visitors: AtomicUsize::new(0) })?;
+        let align = pool.align();
+        let handle =
+            POOLS.insert_aligned(Bound { pool, own, visitors: AtomicUsize::new(0) }, align)?;
         // SAFETY: the handle is new, so nobody else has the pool yet; the storage can be written.
         unsafe {
             let bound = POOLS.value(handle);

@@ -63,7 +63,8 @@ unsafe extern "C" fn uma_solaris_kmem_cache_create(
         };
         let no_memory = || no_zone(name.as_deref().unwrap_or(""), size, align);
         let made = made.and_then(|cache| {
-            CACHES.insert(cache).map_err(|NoMemory| CreateError::from(no_memory()))
+            let align = cache.align();
+            CACHES.insert_aligned(cache, align).map_err(|NoMemory| CreateError::from(no_memory()))
         });
         match made {
             Ok(handle) => handle,
@@ -98,8 +99,9 @@ unsafe extern "C" fn uma_solaris_kmem_cache_destroy(handle: *mut Cache) {
         match unsafe { CACHES.remove(handle) } {
             Ok(cache) => {
                 if let Err(Leaked { cache: Some(cache), .. }) = cache.destroy() {
-                    // SAFETY: `insert` returned the handle, and nobody else uses it.
-                    unsafe { CACHES.restore(handle, cache) };
+                    let align = cache.align();
+                    // SAFETY: `insert_aligned` returned the handle, and nobody else uses it.
+                    unsafe { CACHES.restore(handle, cache, align) };
                 }
             }
             Err(fault) => bad(NAME, "cache", fault),
@@ -133,7 +135,7 @@ unsafe extern "C" fn alloc_slow(handle: *mut Cache, flags: c_int) -> *mut c_void
         let Some(cache) = (unsafe { cache(NAME, handle) }) else { return ptr::null_mut() };
         let object = cache.alloc_slow(Km::from_bits_retain(flags));
         // SAFETY: the handle is live, and the front goes with it.
-        unsafe { CACHES.shorten(handle, cache.align() - 1, |front| cache.lend_front(front)) };
+        unsafe { CACHES.shorten(handle, |front| cache.lend_front(front)) };
         or_null(object.ok_or(())).cast()
     })
 }
