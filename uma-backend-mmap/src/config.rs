@@ -8,8 +8,11 @@ use std::ffi::CStr;
 pub enum HugePages {
     /// As the system is set up: nothing is said.
     System,
-    /// Wanted (`MADV_HUGEPAGE`): fewer faults and fewer misses of the translation cache, and more memory
-    /// resident, up to 2 MiB wherever a page is touched.
+    /// Wanted (`MADV_HUGEPAGE`): a fault for each 2 MiB in place of 512, and fewer misses of the translation cache;
+    /// and more memory resident, up to 2 MiB wherever a page is touched. [`MmapPages::trim`](crate::MmapPages::trim)
+    /// gives all that is free back nevertheless, and so does whoever decommits a part of a run; thereby huge
+    /// pages are taken apart, which takes a second system call. A daemon of the system (khugepaged) may put
+    /// them together again, slowly, and all of their pages are resident then.
     Wanted,
     /// Not wanted (`MADV_NOHUGEPAGE`), also where the system gives them to everybody: memory stays as
     /// small as it can be.
@@ -27,7 +30,8 @@ pub struct Config {
     /// Bytes of freed memory that may stay committed. Beyond that it is decommitted until half of
     /// this is left. 0 decommits at every free.
     pub dirty_max: usize,
-    /// Whether huge pages are wanted.
+    /// Whether huge pages are wanted. [`MmapPages::set_huge_pages`](crate::MmapPages::set_huge_pages) can say so
+    /// later.
     pub huge_pages: HugePages,
     /// What mappings are called in `/proc/self/maps`, where the system knows names. Linux takes up to
     /// 79 printable characters, without any of `` [ ] \ $ ` ``.

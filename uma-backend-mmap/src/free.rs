@@ -6,17 +6,22 @@
 //!   blocks   one summary for every 512 pages: 2 MiB, a huge page
 //!              head, longest, tail: free pages in one piece at its start, anywhere, at its end
 //!              dirty: how many
-//!   groups   the same without `dirty` for every 16 blocks
+//!              touched: some of it was carved since all that is free of it was decommitted
+//!   groups   the same without the last two for every 16 blocks
 //! ```
 //!
+//! Who touches the first page of a block may get all 512, if the system has huge pages. Then clean pages, which
+//! read as zero, are resident like dirty ones. Nobody says so, so a block remembers that it was touched.
+//!
 //! It is the page allocator of Go's runtime in the small: address-ordered first fit by summaries over
-//! a bitmap. The memory is the caller's, so nothing is ever allocated; two bits a page and some nine
+//! a bitmap. The memory is the caller's, so nothing is ever allocated; two bits a page and some eleven
 //! bytes a block are all there is, however the free pages are scattered, and neighbours coalesce by
 //! themselves.
 //!
 //! # Invariants
 //!
 //! - A dirty page is not used. Pages behind the last one are used.
+//! - A free page of a block that is not touched is dirty, or not resident, or a sweep is on its way to it.
 //! - The summaries say what the bits say.
 //!
 //! A search looks at the summary of each group in the worst case (32 in a GiB of 4 KiB pages), at those of
@@ -40,13 +45,18 @@ pub(crate) struct Block {
     longest: u16,
     tail: u16,
     dirty: u16,
+    touched: bool,
 }
 
 impl Block {
-    const fn whole(free: bool, dirty: bool) -> Self {
-        let free = if free { BLOCK as u16 } else { 0 };
-        Self { head: free, longest: free, tail: free, dirty: if dirty { BLOCK as u16 } else { 0 } }
-    }
+    /// All of it free and clean.
+    const FREE: Self = Self {
+        head: BLOCK as u16,
+        longest: BLOCK as u16,
+        tail: BLOCK as u16,
+        dirty: 0,
+        touched: false,
+    };
 
     fn is_free(&self) -> bool {
         usize::from(self.longest) == BLOCK
@@ -104,6 +114,8 @@ pub(crate) struct Sums {
     pub(crate) used: usize,
     /// Pages that are dirty.
     pub(crate) dirty: usize,
+    /// Blocks that are touched.
+    pub(crate) touched: usize,
 }
 
 /// How much of everything so many pages need.
@@ -144,7 +156,7 @@ impl PageMap<'_> {
     /// Makes all pages free and clean. The bitmaps are all zero.
     pub(crate) fn begin(&mut self) {
         let pages = self.sums.pages;
-        self.blocks.fill(Block::whole(true, false));
+        self.blocks.fill(Block::FREE);
         let end = self.used.len() * BITS;
         if pages < end {
             mark(self.used, pages..end);
@@ -219,6 +231,23 @@ impl PageMap<'_> {
         dirty
     }
 
+    /// Notes that somebody is about to write to these pages.
+    pub(crate) fn touch(&mut self, range: Range<usize>) {
+        for block in &mut self.blocks[range.start / BLOCK..=(range.end - 1) / BLOCK] {
+            self.sums.touched += usize::from(!block.touched);
+            block.touched = true;
+        }
+    }
+
+    /// Notes that all that is free of these blocks is on its way to the system. Returns whether one of them was
+    /// touched.
+    fn settle(&mut self, blocks: Range<usize>) -> bool {
+        let touched = self.blocks[blocks].iter_mut().filter(|block| block.touched);
+        let count = touched.map(|block| block.touched = false).count();
+        self.sums.touched -= count;
+        count > 0
+    }
+
     /// Makes pages free that were taken.
     pub(crate) fn give(&mut self, range: Range<usize>, dirty: bool) {
         debug_assert!(
@@ -255,9 +284,9 @@ impl PageMap<'_> {
     }
 
     /// A piece of blocks that are wholly free, the highest that begins before the page `before`, with
-    /// about `excess` dirty pages if there are so many. First and last page are dirty; between there may
-    /// be clean ones.
-    pub(crate) fn dirty_blocks(&self, before: usize, excess: usize) -> Option<Piece> {
+    /// about `excess` dirty pages if there are so many, and what is dirty beside them if there are not. Blocks
+    /// go whole, clean pages too, and are settled.
+    pub(crate) fn dirty_blocks(&mut self, before: usize, excess: usize) -> Option<Piece> {
         let before = before.min(self.blocks.len() * BLOCK) / BLOCK;
         let is_dirty = |block: &Block| block.is_free() && block.dirty > 0;
         let last = self.blocks[..before].iter().rposition(is_dirty)?;
@@ -268,17 +297,21 @@ impl PageMap<'_> {
                 break;
             }
             dirty += usize::from(block.dirty);
-            first = at;
+            if block.dirty > 0 {
+                first = at;
+            }
         }
-        let next = first * BLOCK;
-        let mut pages = next..(last + 1) * BLOCK;
+        self.settle(first..last + 1);
+        let mut pages = first * BLOCK..(last + 1) * BLOCK;
         if dirty < excess {
             // What is beside them goes by the same call.
-            pages.start -= zeros_before(self.used, pages.start, BLOCK);
-            pages.end +=
+            let before = zeros_before(self.used, pages.start, BLOCK);
+            let after =
                 zeros_after(self.used, pages.end, (self.used.len() * BITS - pages.end).min(BLOCK));
+            pages.start -= before - zeros_after(self.dirty, pages.start - before, before);
+            pages.end += after - zeros_before(self.dirty, pages.end + after, after);
         }
-        self.trimmed(pages, next)
+        Some(Piece { dirty: self.dirty_in(&pages), next: pages.start, pages })
     }
 
     /// The highest piece of free pages that ends before the page `before`, with at least `least` dirty
@@ -292,11 +325,9 @@ impl PageMap<'_> {
                 end = from;
                 continue;
             }
-            while end > from {
-                let stop = end - ones_before(self.used, end, end - from);
-                let start = stop - zeros_before(self.used, stop, stop - from);
-                end = start;
-                let Some(mut piece) = self.trimmed(start..stop, start) else { continue };
+            while let Some(range) = self.free_before(from..end) {
+                end = range.start;
+                let Some(mut piece) = self.trimmed(range, end) else { continue };
                 if piece.dirty < least {
                     continue;
                 }
@@ -307,8 +338,47 @@ impl PageMap<'_> {
                 }
                 return Some(piece);
             }
+            end = from;
         }
         None
+    }
+
+    /// The highest piece of free pages that ends before the page `before` and may be resident: one with dirty
+    /// pages, or any in a block that was touched. `open` says the latter of the block that `before` lies
+    /// inside of. A block is settled as it is entered.
+    pub(crate) fn resident_piece(&mut self, before: usize, open: &mut bool) -> Option<Piece> {
+        let mut end = before.min(self.used.len() * BITS);
+        while end > 0 {
+            let index = (end - 1) / BLOCK;
+            let from = index * BLOCK;
+            if end == from + BLOCK {
+                *open = self.settle(index..index + 1);
+            }
+            if *open || self.blocks[index].dirty > 0 {
+                while let Some(range) = self.free_before(from..end) {
+                    end = range.start;
+                    if *open {
+                        return Some(Piece {
+                            dirty: self.dirty_in(&range),
+                            next: end,
+                            pages: range,
+                        });
+                    }
+                    if let Some(piece) = self.trimmed(range, end) {
+                        return Some(piece);
+                    }
+                }
+            }
+            end = from;
+        }
+        None
+    }
+
+    /// The last piece of free pages in a range.
+    fn free_before(&self, range: Range<usize>) -> Option<Range<usize>> {
+        let stop = range.end - ones_before(self.used, range.end, range.len());
+        let start = stop - zeros_before(self.used, stop, stop - range.start);
+        (start < stop).then_some(start..stop)
     }
 
     /// Where to cut `range`, so that the end of it has `count` dirty pages. Low addresses are used
@@ -329,17 +399,21 @@ impl PageMap<'_> {
             return None;
         }
         let end = range.end - zeros_before(self.dirty, range.end, range.len());
+        let pages = start..end;
+        Some(Piece { dirty: self.dirty_in(&pages), next: next.min(start), pages })
+    }
+
+    fn dirty_in(&self, range: &Range<usize>) -> usize {
         let count = |(word, mask): (usize, u64)| (self.dirty[word] & mask).count_ones() as usize;
-        let dirty = masks(start..end).map(count).sum();
-        Some(Piece { pages: start..end, dirty, next: next.min(start) })
+        masks(range.clone()).map(count).sum()
     }
 
     /// Brings the summaries up to date of what has a page of `range`.
     fn summarise(&mut self, range: Range<usize>) {
         for index in range.start / BLOCK..=(range.end - 1) / BLOCK {
             let words = index * WORDS..(index + 1) * WORDS;
-            let dirty = self.blocks[index].dirty;
-            self.blocks[index] = Block { dirty, ..summary(&self.used[words]) };
+            let Block { dirty, touched, .. } = self.blocks[index];
+            self.blocks[index] = Block { dirty, touched, ..summary(&self.used[words]) };
         }
         for index in range.start / GROUP_PAGES..=(range.end - 1) / GROUP_PAGES {
             self.summarise_group(index);
@@ -384,7 +458,7 @@ fn first_fit(
     None
 }
 
-/// The summary of the bits of a block, without what is dirty.
+/// The summary of the bits of a block, without what is dirty or touched.
 fn summary(words: &[u64]) -> Block {
     let (mut longest, mut run) = (0, 0);
     let mut head = None;
@@ -398,8 +472,8 @@ fn summary(words: &[u64]) -> Block {
         longest = longest.max(run).max(longest_inside(word, longest));
         run = word.leading_zeros() as usize;
     }
-    let Some(head) = head else { return Block::whole(true, false) };
-    Block { head: head as u16, longest: longest.max(run) as u16, tail: run as u16, dirty: 0 }
+    let Some(head) = head else { return Block::FREE };
+    Block { head: head as u16, longest: longest.max(run) as u16, tail: run as u16, ..Block::FREE }
 }
 
 /// The length of the longest run of zeros, if it is more than `least`.

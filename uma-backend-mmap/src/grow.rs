@@ -109,17 +109,18 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
     /// Tells the system what a new chunk is. It may refuse everything.
     fn set_up(&self, chunk: NonNull<Chunk>) {
         let ((start, mapped), (wall, page)) = (Chunk::mapping(chunk), Chunk::wall(chunk));
+        let huge = self.huge_pages();
         // SAFETY: the chunk is new and ours.
         let (region, len) = unsafe { (*chunk.as_ptr()).region() };
-        // SAFETY: the ranges lie in the mapping; nothing is in the wall's page, and nobody will touch it.
+        // SAFETY: the chunk is ours; the ranges lie in the mapping; nothing is in the wall's page, and nobody will touch it.
         unsafe {
             if DECOMMITS {
                 let _ = self.calls.hint.count(self.system.name(start, mapped, self.config.name));
-                let huge = self.config.huge_pages;
                 if huge != HugePages::System {
                     let _ = self.calls.hint.count(self.system.huge(region, len, huge));
                 }
             }
+            (*chunk.as_ptr()).huge = huge;
             let _ = self.calls.protect.count(self.system.wall(wall, page));
         }
     }
@@ -151,6 +152,12 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
         }
         // SAFETY: as above.
         unsafe { state.add(chunk) };
-        state.carve(layout, page).ok_or(PageError::Exhausted)
+        let run = state.carve(layout, page).ok_or(PageError::Exhausted);
+        let changed_mind = state.has_untold(self.huge_pages());
+        drop(state);
+        if changed_mind {
+            self.tell();
+        }
+        run
     }
 }

@@ -36,7 +36,8 @@
 //! highest address; then larger pieces; then all others. So a system call pays for many frees, huge
 //! pages are not torn while there are whole ones to give, and what would be used next stays.
 //! [`MmapPages::maintain`], called now and then, decommits what nobody needed since the last call.
-//! [`MmapPages::trim`] gives everything back and unmaps chunks that are wholly free, all but one.
+//! [`MmapPages::trim`] gives everything back and unmaps chunks that are wholly free, all but one. Where the system
+//! has huge pages, who touched one page has 511 others, which were never in a run: these go then too.
 //! Decommitting is for Linux, where such memory reads as zero afterwards; other systems get only whole
 //! chunks back.
 //!
@@ -83,6 +84,7 @@ mod config;
 mod directory;
 mod free;
 mod grow;
+mod huge;
 #[cfg(feature = "maps")]
 #[cfg_attr(docsrs, doc(cfg(feature = "maps")))]
 pub mod map;

@@ -11,9 +11,9 @@ use crate::directory::Table;
 use crate::region::Chunk;
 use crate::state::{Batch, State, Sweep};
 use crate::stats::AllCalls;
-use crate::sync::{DefaultLock, Mutex, MutexGuard};
+use crate::sync::{AtomicU8, DefaultLock, Mutex, MutexGuard};
 use crate::sys::{DECOMMITS, Kernel, System, page_size};
-use crate::{Config, MmapStats};
+use crate::{Config, HugePages, MmapStats};
 
 /// The flag of a run that is left out of core dumps.
 const HIDDEN: u8 = 1;
@@ -60,6 +60,8 @@ pub struct MmapPages<L: RawMutex = DefaultLock, S: System = Kernel> {
     pub(crate) config: Config,
     pub(crate) system: S,
     pub(crate) state: Mutex<L, State>,
+    /// What is wanted now: a [`HugePages`].
+    pub(crate) huge: AtomicU8,
     pub(crate) calls: AllCalls,
 }
 
@@ -87,7 +89,8 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
     #[doc(hidden)]
     pub const fn with_system(config: Config, system: S) -> Self {
         let state = Mutex::const_new(L::INIT, State::new(config.dirty_max));
-        Self { config, system, state, calls: AllCalls::new() }
+        let huge = AtomicU8::new(config.huge_pages as u8);
+        Self { config, system, state, huge, calls: AllCalls::new() }
     }
 
     /// Figures of the moment.
@@ -149,9 +152,9 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
         self.state.lock().directory.find(at.addr()).is_some()
     }
 
-    /// Decommits all free memory. Address space stays reserved. While the process is being copied it does nothing.
+    /// Decommits all free memory, and what huge pages brought beside it. Address space stays reserved. While the process is being copied it does nothing.
     pub fn decommit_all(&self) {
-        self.decommit_down_to(0);
+        self.decommit_by(Sweep::of_all());
     }
 
     /// Decommits as much free memory as nobody needed since the last call of this: the least that was
@@ -162,7 +165,7 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
             let state = self.state.lock();
             state.dirty - state.idle
         };
-        self.decommit_down_to(keep);
+        self.decommit_by(Sweep::down_to(keep));
         let mut state = self.state.lock();
         state.idle = state.dirty;
     }
@@ -235,17 +238,21 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
     ///
     /// As [`System::discard`].
     unsafe fn discard(&self, at: NonNull<u8>, len: usize) -> bool {
-        // SAFETY: passed on to the caller.
+        if self.huge_pages() == HugePages::Wanted {
+            // SAFETY: passed on to the caller.
+            unsafe { self.tear(at, len) };
+        }
+        // SAFETY: as above.
         self.calls.discard.count(unsafe { self.system.discard(at, len) }).is_ok()
     }
 
-    /// Decommits free memory until about `keep` bytes of it are dirty.
-    fn decommit_down_to(&self, keep: usize) {
+    /// Decommits free memory, as far as a sweep goes.
+    fn decommit_by(&self, mut sweep: Sweep) {
         if !DECOMMITS {
             return;
         }
         let page = page_size();
-        let (mut sweep, mut batch) = (Sweep::new(keep - keep % page), Batch::new());
+        let mut batch = Batch::new();
         let mut state = self.lock(page);
         if state.forking {
             return;
@@ -286,6 +293,7 @@ impl<L: RawMutex, S: System> std::fmt::Debug for MmapPages<L, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MmapPages")
             .field("config", &self.config)
+            .field("huge_pages", &self.huge_pages())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
@@ -342,7 +350,8 @@ unsafe impl<L: RawMutex, S: System> PageSupplier for MmapPages<L, S> {
         state.in_use -= len;
         if DECOMMITS && state.dirty > state.trigger {
             drop(state);
-            self.decommit_down_to(self.config.dirty_max / 2);
+            let keep = self.config.dirty_max / 2;
+            self.decommit_by(Sweep::down_to(keep - keep % page_size()));
         }
     }
 

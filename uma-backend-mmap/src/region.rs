@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
 
+use crate::HugePages;
 use crate::free::{BLOCK, Block, Group, PageMap, Room, Sums, room_for};
 use crate::sys::{Errno, System};
 
@@ -11,7 +12,7 @@ use crate::sys::{Errno, System};
 ///
 /// ```text
 ///   start                          data, a multiple of 2 MiB if there is as much
-///    | Chunk | used | dirty | blocks | groups | ... | wall | page 0 | page 1 | ... | page n-1 | ... |
+///    | Chunk | used | dirty | groups | blocks | ... | wall | page 0 | page 1 | ... | page n-1 | ... |
 ///    `------ bookkeeping ---------------------'       |     `---------- the region ----------'
 ///                                    inaccessible
 /// ```
@@ -31,6 +32,10 @@ pub(crate) struct Chunk {
     pub(crate) age: usize,
     /// The next in a list of chunks that the directory does not have.
     pub(crate) next: Option<NonNull<Chunk>>,
+    /// What the system was told of it.
+    pub(crate) huge: HugePages,
+    /// Whether somebody is telling it so. Until he has, the chunk stays.
+    pub(crate) telling: bool,
     words: NonNull<u64>,
     blocks: NonNull<Block>,
     groups: NonNull<Group>,
@@ -70,14 +75,14 @@ impl Chunk {
         let data = (start + head).next_multiple_of(page) + page;
         let data = data.next_multiple_of(align(pages, page));
         debug_assert!(data + pages * page <= start + mapped);
-        let Room { words, blocks, .. } = room_for(pages);
+        let Room { words, groups, .. } = room_for(pages);
         // SAFETY: all within the mapping, see `bytes_for`, which is ours and page-aligned. The words begin
-        // at a multiple of 8, since the size of a `Chunk` is one, and so do the blocks and the groups. New
-        // memory is zero, of which all of them may be made.
+        // at a multiple of 8, since the size of a `Chunk` is one, the groups behind them do too, and the blocks at
+        // one of 4. New memory is zero, of which all of them may be made.
         unsafe {
             let chunk = base.cast::<Self>();
             let bitmaps = chunk.add(1).cast::<u64>();
-            let blocks_at = bitmaps.add(2 * words).cast::<Block>();
+            let groups_at = bitmaps.add(2 * words).cast::<Group>();
             chunk.write(Self {
                 mapped,
                 data: base.add(data - start),
@@ -85,9 +90,11 @@ impl Chunk {
                 serial: 0,
                 age: 0,
                 next: None,
+                huge: HugePages::System,
+                telling: false,
                 words: bitmaps,
-                blocks: blocks_at,
-                groups: blocks_at.add(blocks).cast(),
+                blocks: groups_at.add(groups).cast(),
+                groups: groups_at,
                 sums: Sums { pages, ..Sums::default() },
             });
             (*chunk.as_ptr()).pages().begin();

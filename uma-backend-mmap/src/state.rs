@@ -13,6 +13,9 @@ use crate::region::Chunk;
 /// huge pages whole, and a call is never made for little while there is much more elsewhere.
 const PASSES: [usize; 3] = [BLOCK, 16, 1];
 
+/// The pass for all that may be resident, which takes the place of the later ones where all is to go.
+const LAST: usize = PASSES.len();
+
 /// Pieces decommitted between one lock of the supplier and the next.
 const BATCH: usize = 32;
 
@@ -82,6 +85,8 @@ impl Batch {
 pub(crate) struct Sweep {
     /// Bytes that may stay dirty: what was wished, and what was refused.
     keep: usize,
+    /// Whether all that may be resident goes, dirty or not.
+    all: bool,
     pub(crate) refused: bool,
     pass: usize,
     /// Chunks that are older than this are left.
@@ -89,16 +94,33 @@ pub(crate) struct Sweep {
     /// The chunk that `before` is about.
     at: u64,
     before: usize,
+    /// Of the block that `before` lies inside of, all goes.
+    open: bool,
 }
 
 impl Sweep {
-    pub(crate) const fn new(keep: usize) -> Self {
-        Self { keep, refused: false, pass: 0, serial: u64::MAX, at: 0, before: 0 }
+    /// Until at most `keep` bytes are dirty.
+    pub(crate) const fn down_to(keep: usize) -> Self {
+        let (serial, all) = (u64::MAX, false);
+        Self { keep, all, refused: false, pass: 0, serial, at: 0, before: 0, open: false }
+    }
+
+    /// Until nothing that is free is resident.
+    pub(crate) const fn of_all() -> Self {
+        Self { all: true, ..Self::down_to(0) }
+    }
+
+    fn is_over(&self, dirty: usize) -> bool {
+        self.pass > LAST || !self.all && (dirty <= self.keep || self.pass == LAST)
     }
 
     fn next_pass(&mut self) {
-        // Where all has to go there is nothing to choose.
-        self.pass = if self.keep == 0 { self.pass.max(PASSES.len() - 2) } else { self.pass } + 1;
+        self.pass = match self.pass {
+            0 if self.all => LAST,
+            // Where all that is dirty has to go there is nothing to choose.
+            0 if self.keep == 0 => PASSES.len() - 1,
+            pass => pass + 1,
+        };
         (self.serial, self.at) = (u64::MAX, 0);
     }
 }
@@ -127,7 +149,9 @@ impl State {
         while let Some(at) = self.directory.with_room(age, pages) {
             let chunk = self.directory.chunk(at);
             if let Some(first) = chunk.find(pages, align) {
-                let dirty = chunk.pages().take(first..first + pages) * page;
+                let mut map = chunk.pages();
+                let dirty = map.take(first..first + pages) * page;
+                map.touch(first..first + pages);
                 let base = chunk.at(first);
                 self.dirty -= dirty;
                 self.idle = self.idle.min(self.dirty);
@@ -160,24 +184,27 @@ impl State {
         true
     }
 
-    /// Takes dirty memory out until at most `sweep.keep` bytes of it are left, or the batch is full.
+    /// Takes out what a sweep is about, until that is all, or the batch is full.
     pub(crate) fn take_dirty(&mut self, sweep: &mut Sweep, batch: &mut Batch) {
-        while batch.count < BATCH && self.dirty > sweep.keep && sweep.pass < PASSES.len() {
+        while batch.count < BATCH && !sweep.is_over(self.dirty) {
             let older = self.directory.older_than(sweep.serial);
             let Some(age) = older.checked_sub(1) else {
                 sweep.next_pass();
                 continue;
             };
-            let excess = (self.dirty - sweep.keep).div_ceil(self.page);
+            let excess = self.dirty.saturating_sub(if sweep.all { 0 } else { sweep.keep });
+            let excess = excess.div_ceil(self.page);
             let chunk = self.directory.chunk(age);
             if sweep.at != chunk.serial {
                 (sweep.at, sweep.before) = (chunk.serial, usize::MAX);
             }
-            let pages = chunk.pages();
-            let found = match PASSES[sweep.pass] {
+            let mut pages = chunk.pages();
+            let found = match PASSES.get(sweep.pass) {
+                None if pages.sums.touched == 0 && pages.sums.dirty == 0 => None,
+                None => pages.resident_piece(sweep.before, &mut sweep.open),
                 _ if pages.sums.dirty == 0 => None,
-                BLOCK => pages.dirty_blocks(sweep.before, excess),
-                least => pages.dirty_piece(sweep.before, least, excess),
+                Some(&BLOCK) => pages.dirty_blocks(sweep.before, excess),
+                Some(&least) => pages.dirty_piece(sweep.before, least, excess),
             };
             let Some(piece) = found else {
                 sweep.serial = chunk.serial;
@@ -236,7 +263,7 @@ impl State {
         for age in (0..self.directory.count()).rev() {
             let page = self.page;
             let chunk = self.directory.chunk(age);
-            if chunk.sums().used > 0 || kept.is_some_and(|(_, at)| at == age) {
+            if chunk.sums().used > 0 || chunk.telling || kept.is_some_and(|(_, at)| at == age) {
                 continue;
             }
             let Share { region, beside, dirty } = Share::of(chunk, page);

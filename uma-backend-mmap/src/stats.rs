@@ -38,7 +38,8 @@ pub struct MmapStats {
     pub protects: u64,
     /// How many of these the system refused.
     pub protects_refused: u64,
-    /// Names, and wishes for huge pages and about core dumps, that the system was told.
+    /// Names, wishes for huge pages and about core dumps, and huge pages to be taken apart, that the system was
+    /// told.
     pub hints: u64,
     /// How many of these it refused.
     pub hints_refused: u64,

@@ -4,4 +4,4 @@ pub(crate) use lock_api::{Mutex, MutexGuard};
 pub(crate) use parking_lot::RawMutex as DefaultLock;
 #[cfg(feature = "maps")]
 pub(crate) use std::sync::atomic::{AtomicBool, fence};
-pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};

@@ -129,6 +129,17 @@ pub unsafe trait System: Sync {
     /// The system has no huge pages.
     unsafe fn huge(&self, at: NonNull<u8>, len: usize, huge: HugePages) -> Result<(), Errno>;
 
+    /// Takes the huge page apart that a page belongs to.
+    ///
+    /// # Safety
+    ///
+    /// As [`discard`](Self::discard).
+    ///
+    /// # Errors
+    ///
+    /// The system cannot.
+    unsafe fn tear(&self, at: NonNull<u8>, page: usize) -> Result<(), Errno>;
+
     /// Says whether pages belong into core dumps.
     ///
     /// # Safety
@@ -275,6 +286,18 @@ unsafe impl System for Kernel {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     unsafe fn huge(&self, _: NonNull<u8>, _: usize, huge: HugePages) -> Result<(), Errno> {
         if huge == HugePages::System { Ok(()) } else { Err(libc::ENOSYS) }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unsafe fn tear(&self, at: NonNull<u8>, page: usize) -> Result<(), Errno> {
+        // There is no call for it. This one does it at once, where only a part of a huge page is meant.
+        // SAFETY: the caller gives up what is in this page.
+        unsafe { Self::advise(at, page, libc::MADV_FREE) }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    unsafe fn tear(&self, _: NonNull<u8>, _: usize) -> Result<(), Errno> {
+        Err(libc::ENOSYS)
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -90,6 +90,10 @@ unsafe impl System for &'static Slow {
         Err(libc::ENOSYS)
     }
 
+    unsafe fn tear(&self, _: NonNull<u8>, _: usize) -> Result<(), Errno> {
+        Err(libc::ENOSYS)
+    }
+
     unsafe fn dump(&self, _: NonNull<u8>, _: usize, _: bool) -> Result<(), Errno> {
         Err(libc::ENOSYS)
     }

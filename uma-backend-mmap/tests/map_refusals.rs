@@ -142,6 +142,10 @@ unsafe impl System for &'static Refusing {
         unreachable!("a map wishes for nothing")
     }
 
+    unsafe fn tear(&self, _: NonNull<u8>, _: usize) -> Result<(), Errno> {
+        Err(libc::ENOSYS)
+    }
+
     unsafe fn dump(&self, _: NonNull<u8>, _: usize, _: bool) -> Result<(), Errno> {
         unreachable!("a map says nothing about dumps")
     }

@@ -110,6 +110,12 @@ unsafe impl System for &'static Refusing {
         unsafe { Kernel.huge(at, len, huge) }
     }
 
+    unsafe fn tear(&self, at: NonNull<u8>, page: usize) -> Result<(), Errno> {
+        self.may("hint")?;
+        // SAFETY: as above.
+        unsafe { Kernel.tear(at, page) }
+    }
+
     unsafe fn dump(&self, at: NonNull<u8>, len: usize, yes: bool) -> Result<(), Errno> {
         self.may("dump")?;
         // SAFETY: as above.

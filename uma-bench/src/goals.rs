@@ -1,5 +1,6 @@
 //! What uma wants to reach: each goal is a bound on one result.
 
+use crate::subject::UMA_HUGE;
 use crate::work::Row;
 
 /// What is compared with the bound.
@@ -7,6 +8,8 @@ use crate::work::Row;
 pub(crate) enum Against {
     /// The figure as a multiple of this subject's.
     Subject(&'static str),
+    /// The figure as a multiple of the least that another allocator has.
+    Best,
     /// The figure itself, in the row's unit.
     Bound,
     /// The figure as a multiple of the size of an item.
@@ -33,6 +36,11 @@ const LEAST: Against = Against::Subject("limit");
 
 const fn goal(workload: &'static str, size: usize, against: Against, at_most: f64) -> Goal {
     Goal { workload, size, of: "uma", against, at_most }
+}
+
+/// The same for a process that asks for huge pages.
+const fn huge(workload: &'static str, size: usize, against: Against, at_most: f64) -> Goal {
+    Goal { of: UMA_HUGE, ..goal(workload, size, against, at_most) }
 }
 
 /// A goal for arenas of so many segments.
@@ -82,6 +90,12 @@ pub(crate) const GOALS: &[Goal] = &[
     goal("memory, all freed", 64, Against::Bound, 0.1),
     goal("memory, all freed", 200, Against::Bound, 0.1),
     goal("memory, all freed", 1000, Against::Bound, 0.1),
+    huge("memory, 90 % freed", 64, Against::Subject("pages in use"), 1.03),
+    huge("memory, 90 % freed", 200, Against::Subject("pages in use"), 1.03),
+    huge("memory, 90 % freed", 1000, Against::Subject("pages in use"), 1.03),
+    huge("memory, all freed", 64, Against::Bound, 0.1),
+    huge("memory, all freed", 200, Against::Bound, 0.1),
+    huge("memory, all freed", 1000, Against::Bound, 0.1),
     // What the best of the peers has, and no other can be better.
     goal("churn from nothing, system calls", 64, Against::Bound, 0.0),
     goal("churn from nothing, system calls", 1024, Against::Bound, 0.0),
@@ -89,6 +103,9 @@ pub(crate) const GOALS: &[Goal] = &[
     goal("churn, steady, system calls", 1024, Against::Bound, 0.0),
     goal("churn, steady, page faults", 64, Against::Bound, 0.0),
     goal("churn, steady, page faults", 1024, Against::Bound, 0.0),
+    // The best of the peers asks for huge pages.
+    huge("churn from nothing, page faults", 64, Against::Best, 1.0),
+    huge("churn from nothing, page faults", 1024, Against::Best, 1.0),
     goal("churn from nothing, page faults", 64, LEAST, 1.05),
     goal("churn from nothing, page faults", 1024, LEAST, 1.05),
     arena("quantum cache", "bare arena", 10, 0.40),
@@ -105,6 +122,14 @@ pub(crate) const GOALS: &[Goal] = &[
     },
 ];
 
+/// The allocator that is not ours and has the least.
+fn best_of_others(row: &Row) -> Option<&str> {
+    let is_other = |name: &str| !name.starts_with("uma") && name != "limit";
+    let others = row.figures.iter().filter(|figure| is_other(&figure.name));
+    let least = others.min_by(|one, other| one.median().total_cmp(&other.median()));
+    least.map(|figure| figure.name.as_str())
+}
+
 impl Goal {
     /// What a row has for this goal, if it is about it.
     pub(crate) fn reached_by(&self, row: &Row) -> Option<f64> {
@@ -113,6 +138,7 @@ impl Goal {
         }
         match self.against {
             Against::Subject(peer) => row.ratio(self.of, peer),
+            Against::Best => row.ratio(self.of, best_of_others(row)?),
             Against::Bound => Some(row.figure(self.of)?.median()),
             Against::Size => Some(row.figure(self.of)?.median() / self.size as f64),
         }
@@ -122,7 +148,7 @@ impl Goal {
     pub(crate) fn limit(&self, row: &Row) -> Option<f64> {
         match self.against {
             Against::Subject(peer) => row.ratio("limit", peer),
-            Against::Bound | Against::Size => None,
+            Against::Best | Against::Bound | Against::Size => None,
         }
     }
 
@@ -130,6 +156,7 @@ impl Goal {
     pub(crate) fn measure(&self) -> String {
         match self.against {
             Against::Subject(peer) => format!("{} / {peer}", self.of),
+            Against::Best => format!("{} / best peer", self.of),
             Against::Bound => self.of.to_owned(),
             Against::Size => format!("{} / size", self.of),
         }
@@ -147,5 +174,17 @@ mod tests {
         let row = Row { workload: "pair, warm heap", size: 64, threads: 1, unit: "ns", figures };
         assert_eq!(GOALS[0].reached_by(&row), Some(0.5));
         assert_eq!(GOALS[2].reached_by(&row), None);
+    }
+
+    #[test]
+    fn the_best_peer_is_none_of_ours() {
+        let figures =
+            [("uma", 1.0), ("uma-huge", 6.0), ("limit", 0.5), ("mimalloc", 9.0), ("jemalloc", 3.0)]
+                .map(|(name, figure)| Figure::new(name, vec![figure]));
+        let workload = "churn from nothing, page faults";
+        let row = Row { workload, size: 64, threads: 1, unit: "faults", figures: figures.into() };
+        let goal = huge(workload, 64, Against::Best, 1.0);
+        assert_eq!((goal.reached_by(&row), goal.limit(&row)), (Some(2.0), None));
+        assert_eq!(goal.measure(), "uma-huge / best peer");
     }
 }

@@ -56,6 +56,8 @@ pub(crate) fn install() {
                 "no memory for fork handlers: do not fork while zones are in use"
             ));
         }
+        // The other thing to be done before there are pages.
+        crate::huge::begin();
     });
 }
 

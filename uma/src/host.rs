@@ -37,6 +37,12 @@ fn survive_forks() {
     crate::fork::install();
 }
 
+/// The supplier of pages.
+pub(crate) fn pages() -> &'static MmapPages<HostLock> {
+    survive_forks();
+    &PAGES
+}
+
 /// The platform of an ordinary process: pages by mmap, one slot per CPU of the machine, waiting by
 /// parking threads, and one registry for all zones of the process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,8 +72,7 @@ unsafe impl Platform for Host {
     type Metadata = &'static MetaKegs<&'static MmapPages<HostLock>, HostLock>;
 
     fn pages(&self) -> Self::Pages {
-        survive_forks();
-        &PAGES
+        pages()
     }
 
     fn cpus(&self) -> HostAccess {

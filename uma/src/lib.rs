@@ -80,6 +80,8 @@ mod hardening;
 #[cfg(feature = "std")]
 mod host;
 #[cfg(feature = "std")]
+mod huge;
+#[cfg(feature = "std")]
 mod lock;
 #[cfg(feature = "std")]
 mod maintain;
@@ -118,6 +120,9 @@ pub use fork::ForkLocks;
 pub use global::{Stat, reclaim, stat, stat_stream, try_stat, zones};
 #[cfg(feature = "std")]
 pub use host::{Host, Park};
+#[cfg(feature = "std")]
+#[cfg_attr(docsrs, doc(cfg(feature = "std")))]
+pub use huge::set_huge_pages;
 #[cfg(feature = "std")]
 pub use lock::HostLock;
 #[cfg(feature = "std")]

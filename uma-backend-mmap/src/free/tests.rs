@@ -4,11 +4,28 @@ use std::ops::Range;
 
 use super::*;
 
+/// All pages are the system's huge ones: who touches one gets all the others of the block, which are resident
+/// then, though they read as zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Page {
     Used,
     Clean,
+    CleanResident,
     Dirty,
+}
+
+/// Takes pages for a run.
+fn carve(books: &mut Books, model: &mut [Page], range: Range<usize>) -> usize {
+    let dirty = books.map().take(range.clone());
+    books.map().touch(range.clone());
+    model[range.clone()].fill(Page::Used);
+    let end = range.end.next_multiple_of(BLOCK).min(model.len());
+    for page in &mut model[range.start / BLOCK * BLOCK..end] {
+        if *page == Page::Clean {
+            *page = Page::CleanResident;
+        }
+    }
+    dirty
 }
 
 struct Random(u64);
@@ -29,6 +46,8 @@ struct Books {
     blocks: Vec<Block>,
     groups: Vec<Group>,
     sums: Sums,
+    /// The block that a sweep is in.
+    swept: Option<usize>,
 }
 
 impl Books {
@@ -37,16 +56,17 @@ impl Books {
         let mut books = Self {
             used: vec![0; words],
             dirty: vec![0; words],
-            blocks: vec![Block::whole(false, false); blocks],
+            blocks: vec![Block::FREE; blocks],
             groups: vec![Group { head: 0, longest: 0, tail: 0 }; groups],
             sums: Sums { pages, ..Sums::default() },
+            swept: None,
         };
         books.map().begin();
         books
     }
 
     fn map(&mut self) -> PageMap<'_> {
-        let Self { used, dirty, blocks, groups, sums } = self;
+        let Self { used, dirty, blocks, groups, sums, .. } = self;
         PageMap { used, dirty, blocks, groups, sums }
     }
 
@@ -58,6 +78,15 @@ impl Books {
             assert_eq!(is_set(&self.dirty, at), page == Page::Dirty, "page {at} dirty");
         }
         let count = |wanted| model.iter().filter(|&&page| page == wanted).count();
+        for (at, page) in model.iter().enumerate() {
+            let touched = self.blocks[at / BLOCK].touched || self.swept == Some(at / BLOCK);
+            assert!(
+                touched || *page != Page::CleanResident,
+                "page {at} is resident, and forgotten"
+            );
+        }
+        let touched = self.blocks.iter().filter(|block| block.touched);
+        assert_eq!(self.sums.touched, touched.count());
         assert_eq!(self.sums.used, count(Page::Used));
         assert_eq!(self.sums.dirty, count(Page::Dirty));
         let extent = |pages: Range<usize>| {
@@ -95,11 +124,16 @@ fn take_piece(books: &mut Books, model: &mut [Page], piece: &Piece, before: usiz
     let pages = &mut model[piece.pages.clone()];
     assert!(piece.next < before && piece.next <= piece.pages.start);
     assert!(!pages.contains(&Page::Used));
-    assert_eq!((pages.first(), pages.last()), (Some(&Page::Dirty), Some(&Page::Dirty)));
     assert_eq!(piece.dirty, pages.iter().filter(|&&page| page == Page::Dirty).count());
     assert_eq!(books.map().take(piece.pages.clone()), piece.dirty);
     pages.fill(Page::Used);
     books.check(model);
+}
+
+/// Whether a piece begins and ends with dirty pages, or with blocks.
+fn is_tight(model: &[Page], Range { start, end }: Range<usize>) -> bool {
+    (start.is_multiple_of(BLOCK) || model[start] == Page::Dirty)
+        && (end.is_multiple_of(BLOCK) || model[end - 1] == Page::Dirty)
 }
 
 fn all_kinds_of_calls(pages: usize, calls: usize) {
@@ -110,7 +144,7 @@ fn all_kinds_of_calls(pages: usize, calls: usize) {
     let mut held: Vec<Range<usize>> = Vec::new();
     let large = pages / 4;
     for _ in 0..calls {
-        match random.below(20) {
+        match random.below(21) {
             0..9 => {
                 let most = [4, 70, large.max(1)][random.below(3)];
                 let size = 1 + random.below(most);
@@ -123,12 +157,13 @@ fn all_kinds_of_calls(pages: usize, calls: usize) {
                 let Some(at) = found else { continue };
                 let range = at..at + size;
                 let dirty = model[range.clone()].iter().filter(|&&page| page == Page::Dirty);
-                assert_eq!(books.map().take(range.clone()), dirty.count());
-                model[range.clone()].fill(Page::Used);
+                let dirty = dirty.count();
+                assert_eq!(carve(&mut books, &mut model, range.clone()), dirty);
                 held.push(range);
             }
             9..17 if !held.is_empty() => {
                 let range = held.swap_remove(random.below(held.len()));
+                // If not dirty, it was decommitted by whoever had it.
                 let dirty = random.below(4) > 0;
                 model[range.clone()].fill(if dirty { Page::Dirty } else { Page::Clean });
                 books.map().give(range.clone(), dirty);
@@ -143,6 +178,7 @@ fn all_kinds_of_calls(pages: usize, calls: usize) {
                 let (mut before, excess) = (usize::MAX, 1 + random.below(600));
                 let mut found = Vec::new();
                 while let Some(piece) = books.map().dirty_blocks(before, excess) {
+                    assert!(is_tight(&model, piece.pages.clone()));
                     take_piece(&mut books, &mut model, &piece, before);
                     before = piece.next;
                     found.push(piece);
@@ -160,11 +196,32 @@ fn all_kinds_of_calls(pages: usize, calls: usize) {
                 while let Some(piece) = books.map().dirty_piece(before, least, excess) {
                     assert!((least..=excess).contains(&piece.dirty));
                     assert_eq!(piece.pages.start / BLOCK, (piece.pages.end - 1) / BLOCK);
+                    assert_eq!(model[piece.pages.start], Page::Dirty);
+                    assert_eq!(model[piece.pages.end - 1], Page::Dirty);
                     take_piece(&mut books, &mut model, &piece, before);
                     before = piece.next;
                     found.push(piece);
                 }
                 assert!(least > 1 || !model.contains(&Page::Dirty), "a dirty page was left");
+                give_back(&mut books, &mut model, found, &mut random);
+            }
+            19 => {
+                let (mut before, mut open) = (usize::MAX, false);
+                let mut found = Vec::new();
+                while let Some(piece) = books.map().resident_piece(before, &mut open) {
+                    assert!(open || is_tight(&model, piece.pages.clone()));
+                    books.swept = Some(piece.pages.start / BLOCK);
+                    take_piece(&mut books, &mut model, &piece, before);
+                    before = piece.next;
+                    found.push(piece);
+                    // Some go back before all are found.
+                    if random.below(4) == 0 {
+                        give_back(&mut books, &mut model, std::mem::take(&mut found), &mut random);
+                    }
+                }
+                books.swept = None;
+                let is_left = |page: &Page| *page == Page::CleanResident;
+                assert!(!model.iter().any(is_left), "a resident page was left");
                 give_back(&mut books, &mut model, found, &mut random);
             }
             _ => {}
@@ -205,7 +262,7 @@ fn decommits_whole_blocks_then_large_pieces_from_the_end() {
     books.map().take(4 * BLOCK - 1..4 * BLOCK);
 
     let piece = |pages, dirty, next| Some(Piece { pages, dirty, next });
-    let map = books.map();
+    let mut map = books.map();
     assert_eq!(map.dirty_blocks(usize::MAX, 1), piece(2 * BLOCK..3 * BLOCK, BLOCK, 2 * BLOCK));
     assert_eq!(map.dirty_blocks(2 * BLOCK, 1), piece(BLOCK..2 * BLOCK, BLOCK, BLOCK));
     assert_eq!(map.dirty_blocks(BLOCK, 1), None);

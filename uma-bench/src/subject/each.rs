@@ -5,7 +5,7 @@ use crate::subject::limit::Limit;
 use crate::subject::malloc::{self, System};
 #[cfg(feature = "pools")]
 use crate::subject::pools::{Infinity, Linear, Locked, Opool, Sharded};
-use crate::subject::zone::{HasZone, Size, Uma, UmaBare, UmaFromC};
+use crate::subject::zone::{HasZone, Size, UMA_HUGE, Uma, UmaBare, UmaFromC};
 
 /// All names that a subject can have, in the order of tables.
 pub(crate) const NAMES: [&str; 15] = [
@@ -43,6 +43,15 @@ impl Filter {
         let always = !self.alone && (name == "uma" || name == "mimalloc");
         malloc::is_there(name) && (wanted || always)
     }
+}
+
+/// The subjects that are wanted of those measured in processes of their own.
+pub(crate) fn each_process(filter: &Filter) -> impl Iterator<Item = &'static str> {
+    let wanted = |name: &&str| !name.starts_with("uma-") && filter.has(name);
+    let huge = filter.has("uma").then_some(UMA_HUGE);
+    let (uma, others) = NAMES.split_at(1);
+    let names = uma.iter().copied().filter(wanted).chain(huge);
+    names.chain(others.iter().copied().filter(wanted))
 }
 
 /// Something to be done with every subject: a closure that is generic over it.

@@ -9,11 +9,11 @@ mod zone;
 
 use std::ptr::NonNull;
 
-pub(crate) use each::{Filter, NAMES, Visit, each_malloc, each_subject};
+pub(crate) use each::{Filter, NAMES, Visit, each_malloc, each_process, each_subject};
 #[cfg(feature = "mimalloc")]
 pub(crate) use malloc::Mimalloc;
 pub(crate) use malloc::{System, give_back, is_there, thread_begins, version};
-pub(crate) use zone::{HasZone, Size, Uma, mode};
+pub(crate) use zone::{HasZone, Size, UMA_HUGE, Uma, in_child, mode};
 
 /// An allocator of memory of one size, called through its own functions.
 ///

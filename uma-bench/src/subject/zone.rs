@@ -7,6 +7,7 @@ use uma::Zone;
 use uma::cache::BucketCache;
 use uma::core::{Item, ItemSource, Request};
 use uma::keg::{Keg, SlabConfig, SlabLayout};
+use uma::mmap::HugePages;
 use uma::{Host, Platform};
 
 use crate::subject::{Block, Subject, out_of_memory};
@@ -82,6 +83,19 @@ zones! {
     1000 ZONE_1000 alloc_1000 free_1000,
     1024 ZONE_1024 alloc_1024 free_1024,
     4096 ZONE_4096 alloc_4096 free_4096,
+}
+
+/// A process whose zones lie on huge pages. It has no type of its own: what is measured in a process of its own can
+/// ask for them there.
+pub(crate) const UMA_HUGE: &str = "uma-huge";
+
+/// The subject that a child process is to measure, given its name.
+pub(crate) fn in_child(name: &str) -> &str {
+    if name != UMA_HUGE {
+        return name;
+    }
+    uma::set_huge_pages(HugePages::Wanted);
+    "uma"
 }
 
 /// A static zone, inlined: what a Rust program gets.

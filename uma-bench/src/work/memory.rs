@@ -13,7 +13,9 @@ use std::process::Command;
 use uma::Reclaim;
 
 use crate::rounds::{Figure, Random};
-use crate::subject::{self, Filter, HasZone, NAMES, Size, Subject, Visit, each_malloc};
+use crate::subject::{
+    self, Filter, HasZone, Size, Subject, Visit, each_malloc, each_process, in_child,
+};
 use crate::work::Bench;
 
 /// The first argument that makes the program measure one subject and print what it found.
@@ -27,13 +29,12 @@ const WORKLOADS: [&str; 3] = ["memory, all live", "memory, 90 % freed", "memory,
 pub(crate) fn run(bench: &mut Bench) {
     for size in [64, 200, 1000] {
         let mut figures: [Vec<Figure>; 3] = Default::default();
-        let names = NAMES.iter().filter(|name| !name.starts_with("uma-") && bench.filter.has(name));
-        for name in names {
+        for name in each_process(&bench.filter) {
             let Some(measured) = child(name, size) else { continue };
             for (figures, bytes) in figures.iter_mut().zip(&measured) {
-                figures.push(Figure::new(*name, vec![*bytes]));
+                figures.push(Figure::new(name, vec![*bytes]));
             }
-            if *name == "uma" {
+            if name == "uma" {
                 let pages = measured[3];
                 figures[1].push(Figure::new("pages in use", vec![pages]));
             }
@@ -57,6 +58,7 @@ fn child(name: &str, size: usize) -> Option<[f64; 4]> {
 /// What the child does: three numbers of bytes for each item, and how much the pages that hold a live
 /// item come to when 90 % is freed.
 pub(crate) fn measure(name: &str, size: &str) {
+    let name = in_child(name);
     let filter = Filter { names: vec![name.to_owned()], alone: true };
     let mut one = One { wanted: name, result: None };
     match size {

@@ -16,7 +16,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use crate::rounds::{Figure, Random};
-use crate::subject::{self, Filter, NAMES, Subject, Visit, each_malloc};
+use crate::subject::{self, Filter, Subject, Visit, each_malloc, each_process, in_child};
 use crate::work::Bench;
 
 /// The first argument that makes the program run one subject under the eyes of its parent.
@@ -38,15 +38,14 @@ pub(crate) fn run(bench: &mut Bench) {
     for size in [64, 1024] {
         let mut calls: [Vec<Figure>; 3] = Default::default();
         let mut faults: [Vec<Figure>; 3] = Default::default();
-        let names = NAMES.iter().filter(|name| !name.starts_with("uma-") && bench.filter.has(name));
-        for name in names {
+        for name in each_process(&bench.filter) {
             match child(name, size) {
                 Ok(Some(found)) => {
                     for (at, figures) in calls.iter_mut().enumerate() {
-                        figures.push(Figure::new(*name, vec![found.calls[at]]));
+                        figures.push(Figure::new(name, vec![found.calls[at]]));
                     }
                     for (at, figures) in faults.iter_mut().enumerate() {
-                        figures.push(Figure::new(*name, vec![found.faults[at]]));
+                        figures.push(Figure::new(name, vec![found.faults[at]]));
                     }
                 }
                 // Not one that deals in pointers.
@@ -163,6 +162,7 @@ fn call(child: libc::pid_t) -> std::io::Result<Option<u64>> {
 
 /// What the child does.
 pub(crate) fn measure(name: &str, size: &str) {
+    let name = in_child(name);
     let filter = Filter { names: vec![name.to_owned()], alone: true };
     let mut one = One { wanted: name };
     match size {

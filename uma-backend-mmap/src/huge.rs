@@ -1,0 +1,108 @@
+//! Huge pages: whether they are wanted, said while the supplier is in use; and that they are taken apart where a
+//! part of one is given back.
+
+use std::ptr::NonNull;
+
+use uma_core::RawMutex;
+
+use crate::free::BLOCK;
+use crate::state::State;
+use crate::sync::Ordering;
+use crate::sys::{DECOMMITS, System, page_size};
+use crate::{HugePages, MmapPages};
+
+impl<L: RawMutex, S: System> MmapPages<L, S> {
+    /// Whether huge pages are wanted.
+    pub fn huge_pages(&self) -> HugePages {
+        // Nothing else is learnt from it.
+        let huge = self.huge.load(Ordering::Relaxed);
+        let all = [HugePages::System, HugePages::Wanted, HugePages::Unwanted];
+        all.into_iter().find(|&known| known as u8 == huge).unwrap_or(HugePages::System)
+    }
+
+    /// Says whether huge pages are wanted, in place of what the [`Config`](crate::Config) says: for chunks that are
+    /// still to come, and for what is touched from now on of those that are there. What was said of these cannot be
+    /// taken back, so [`HugePages::System`] is for chunks to come only. The system may refuse, which is counted
+    /// with the hints in [`MmapStats`](crate::MmapStats).
+    ///
+    /// ```
+    /// use uma_backend_mmap::{HugePages, MmapPages};
+    ///
+    /// static PAGES: MmapPages = MmapPages::new();
+    ///
+    /// PAGES.set_huge_pages(HugePages::Wanted);
+    /// assert_eq!(PAGES.huge_pages(), HugePages::Wanted);
+    /// ```
+    pub fn set_huge_pages(&self, huge: HugePages) {
+        self.huge.store(huge as u8, Ordering::Relaxed);
+        self.tell();
+    }
+
+    /// Tells the system of all chunks of which it was told something else.
+    pub(crate) fn tell(&self) {
+        if !DECOMMITS {
+            return;
+        }
+        let page = page_size();
+        let mut state = self.lock(page);
+        state.outside += 1;
+        loop {
+            let huge = self.huge_pages();
+            let Some((region, len)) = state.take_untold(huge) else { break };
+            drop(state);
+            // SAFETY: the chunk stays mapped as long as it is marked.
+            let _ = self.calls.hint.count(unsafe { self.system.huge(region, len, huge) });
+            state = self.lock(page);
+            if let Some(chunk) = state.directory.find(region.addr().get()) {
+                chunk.telling = false;
+            }
+        }
+        state.outside -= 1;
+    }
+
+    /// Takes the huge pages apart that a range begins and ends in the middle of. Else the system, which has lost a
+    /// part of them, would keep all of their memory until it lacks some, though the process is no longer charged
+    /// for it.
+    ///
+    /// # Safety
+    ///
+    /// As [`System::discard`], and the range is not empty.
+    pub(crate) unsafe fn tear(&self, at: NonNull<u8>, len: usize) {
+        let page = page_size();
+        let block = |address: usize| address / (BLOCK * page);
+        let (start, end) = (at.addr().get(), at.addr().get() + len);
+        let is_whole = start.is_multiple_of(BLOCK * page) && block(start) != block(end);
+        if !is_whole {
+            // SAFETY: the first page of the range.
+            let _ = self.calls.hint.count(unsafe { self.system.tear(at, page) });
+        }
+        if block(end) != block(start) && !end.is_multiple_of(BLOCK * page) {
+            // SAFETY: the last one.
+            let torn = unsafe { self.system.tear(at.add(len - page), page) };
+            let _ = self.calls.hint.count(torn);
+        }
+    }
+}
+
+impl State {
+    /// Whether the system was told something else of a chunk than this.
+    pub(crate) fn has_untold(&mut self, huge: HugePages) -> bool {
+        self.untold(huge).is_some()
+    }
+
+    /// Marks such a chunk. Returns its region. One that somebody else is at is his: he will look again.
+    fn take_untold(&mut self, huge: HugePages) -> Option<(NonNull<u8>, usize)> {
+        let age = self.untold(huge)?;
+        let chunk = self.directory.chunk(age);
+        (chunk.huge, chunk.telling) = (huge, true);
+        Some(chunk.region())
+    }
+
+    fn untold(&mut self, huge: HugePages) -> Option<usize> {
+        let mut ages = 0..self.directory.count();
+        ages.find(|&age| {
+            let chunk = self.directory.chunk(age);
+            huge != HugePages::System && chunk.huge != huge && !chunk.telling
+        })
+    }
+}
