@@ -11,14 +11,14 @@
 //!             128 + n      a slab of one item of class n - 1, but not its first granule
 //! ```
 //!
-//! A look-up is two loads that depend on one another, whatever the addresses are; it takes no lock,
+//! The table is in [`table`]. A look-up is two loads that depend on one another, whatever the addresses are; it takes no lock,
 //! never touches the memory that it is asked about, and so is safe for any pointer. (A radix tree over
 //! 48 bits of address would take three, and tables of 32 KiB.)
 //!
 //! # Without locks
 //!
 //! Leaves are only ever added, and go when the map does. A slot is one pointer; it changes once, from
-//! [`EMPTY`] to a leaf or to [`FROZEN`]. A table that is half full is replaced by one of twice the size:
+//! `EMPTY` to a leaf or to `FROZEN`. A table that is half full is replaced by one of twice the size:
 //! whoever finds it so freezes its empty slots, copies the others and puts the new table in place. Others
 //! may do the same at the same time, and the first is taken. An insertion that meets a frozen slot starts again in the new
 //! table, so none is lost. Old tables stay until the map goes, since somebody may be reading them;
@@ -35,7 +35,10 @@ use core::ptr::{self, NonNull};
 use uma::core::Metadata;
 
 use crate::classes::MAX_CLASSES;
+use crate::map::table::{Inserted, Table, empty, frozen};
 use crate::sync::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+
+mod table;
 
 const GRANULE_SHIFT: u32 = 12;
 const REGION_SHIFT: u32 = 22;
@@ -102,151 +105,6 @@ impl Leaf {
         // tagged, which the load above saw.
         Some(unsafe { (*records)[index].assume_init_ref() })
     }
-}
-
-/// No address has this key: it would take more bits than there are.
-static EMPTY: Leaf = Leaf::new(usize::MAX);
-static FROZEN: Leaf = Leaf::new(usize::MAX);
-
-fn empty() -> *mut Leaf {
-    (&raw const EMPTY).cast_mut()
-}
-
-fn frozen() -> *mut Leaf {
-    (&raw const FROZEN).cast_mut()
-}
-
-/// A table of leaves: this header, and then the slots.
-#[repr(C)]
-struct Table {
-    /// Bits that the hash is shifted by.
-    shift: u32,
-    slots: usize,
-    /// Slots that are taken, or about to be. At most half of them.
-    used: AtomicUsize,
-    /// The table before this one.
-    previous: *mut Table,
-    first: [AtomicPtr<Leaf>; 0],
-}
-
-enum Inserted {
-    Ours,
-    Other(*mut Leaf),
-    /// Needs a larger table.
-    Full,
-}
-
-impl Table {
-    fn layout(slots: usize) -> Option<Layout> {
-        let all = Layout::array::<AtomicPtr<Leaf>>(slots).ok()?;
-        Some(Layout::new::<Self>().extend(all).ok()?.0)
-    }
-
-    /// A table without leaves.
-    fn make<M: Metadata>(meta: &M, slots: usize, previous: *mut Self) -> Option<*mut Self> {
-        let table = meta.alloc_meta(Self::layout(slots)?)?.cast::<Self>().as_ptr();
-        let shift = usize::BITS - slots.ilog2();
-        let used = AtomicUsize::new(0);
-        // SAFETY: the memory is ours and has the layout of a table of so many slots.
-        unsafe {
-            table.write(Self { shift, slots, used, previous, first: [] });
-            for at in 0..slots {
-                Self::slot_at(table, at).cast_mut().write(AtomicPtr::new(empty()));
-            }
-        }
-        Some(table)
-    }
-
-    /// # Safety
-    ///
-    /// `table` leads to a table of more than `at` slots.
-    #[inline(always)]
-    unsafe fn slot_at(table: *const Self, at: usize) -> *const AtomicPtr<Leaf> {
-        // SAFETY: the slots follow the header, see `layout`.
-        unsafe { (&raw const (*table).first).cast::<AtomicPtr<Leaf>>().add(at) }
-    }
-
-    /// # Safety
-    ///
-    /// `table` leads to a table that stays.
-    #[inline(always)]
-    unsafe fn find(table: *const Self, key: usize) -> Option<*mut Leaf> {
-        // SAFETY: passed on to the caller.
-        let (shift, mask) = unsafe { ((*table).shift, (*table).slots - 1) };
-        let mut at = hash(key) >> shift;
-        loop {
-            // SAFETY: the hash is shifted to so many bits as there are slots. Slots lead to leaves, which
-            // stay as long as the map.
-            let leaf = unsafe { (*Self::slot_at(table, at)).load(Ordering::Acquire) };
-            // SAFETY: as above.
-            if unsafe { (*leaf).key } == key {
-                return Some(leaf);
-            }
-            if leaf == empty() || leaf == frozen() {
-                return None;
-            }
-            at = (at + 1) & mask;
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `table` leads to a table that stays, `leaf` to a leaf of this key.
-    unsafe fn insert(table: *const Self, key: usize, leaf: *mut Leaf) -> Inserted {
-        // SAFETY: passed on to the caller.
-        let this = unsafe { &*table };
-        // Half of the slots stay empty, or searches would not end.
-        if this.used.fetch_add(1, Ordering::Relaxed) >= this.slots / 2 {
-            this.used.fetch_sub(1, Ordering::Relaxed);
-            return Inserted::Full;
-        }
-        let mut at = hash(key) >> this.shift;
-        let result = loop {
-            // SAFETY: as in `find`.
-            let slot = unsafe { &*Self::slot_at(table, at) };
-            // Release: whoever finds the leaf finds it written.
-            let put = slot.compare_exchange(empty(), leaf, Ordering::AcqRel, Ordering::Acquire);
-            let Err(other) = put else { return Inserted::Ours };
-            if other == frozen() {
-                break Inserted::Full;
-            }
-            // SAFETY: as in `find`.
-            if unsafe { (*other).key } == key {
-                break Inserted::Other(other);
-            }
-            at = (at + 1) & (this.slots - 1);
-        };
-        this.used.fetch_sub(1, Ordering::Relaxed);
-        result
-    }
-
-    /// Sees to it that nothing is put into the table any more, and puts all that was into another.
-    ///
-    /// # Safety
-    ///
-    /// Both lead to tables; the larger one is the caller's alone and has at least twice the slots.
-    unsafe fn copy_into(table: *const Self, larger: *const Self) {
-        // SAFETY: passed on to the caller.
-        let slots = unsafe { (*table).slots };
-        for at in 0..slots {
-            // SAFETY: as in `find`.
-            let slot = unsafe { &*Self::slot_at(table, at) };
-            let (empty, frozen) = (empty(), frozen());
-            let put = slot.compare_exchange(empty, frozen, Ordering::AcqRel, Ordering::Acquire);
-            if let Err(leaf) = put
-                && leaf != frozen
-            {
-                // SAFETY: passed on to the caller; slots lead to leaves. There is room.
-                unsafe { Self::insert(larger, (*leaf).key, leaf) };
-            }
-        }
-    }
-}
-
-/// Spreads neighbouring regions and far ones alike; the upper bits count.
-#[inline(always)]
-const fn hash(key: usize) -> usize {
-    key.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as usize)
 }
 
 const fn index_of(addr: usize) -> usize {
@@ -484,118 +342,4 @@ impl<M: Metadata> Drop for PageMap<M> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::vec::Vec;
-    use uma_testkit::{HeapMeta, Rng};
-
-    const REGION: usize = 1 << REGION_SHIFT;
-
-    /// Addresses all over the place: neighbours, far ones, the upper half.
-    fn start(number: usize) -> usize {
-        match number % 3 {
-            0 => (number + 1) * REGION,
-            1 => number << 47,
-            _ => usize::MAX - (number + 1) * REGION * 5 + 1,
-        }
-    }
-
-    #[test]
-    fn finds_what_was_entered_and_nothing_else() {
-        let meta = HeapMeta::new();
-        let map = PageMap::new(&meta).unwrap();
-        for number in 0..1500 {
-            let at = start(number) & !(GRANULE - 1);
-            assert_eq!(map.tag(at), NOTHING);
-            assert!(map.cover(at, 3 * GRANULE));
-            map.set(at, 3 * GRANULE, 5, 6);
-            assert_eq!([0, 1, 2, 3].map(|n| map.tag(at + n * GRANULE)), [5, 6, 6, NOTHING]);
-            assert_eq!((map.tag(at + GRANULE - 1), map.tag(at - 1)), (5, NOTHING));
-        }
-        assert!((0..1500).all(|number| map.tag(start(number)) == 5));
-        let odd = 77 * REGION - GRANULE;
-        assert!(map.cover(odd, 3 * REGION));
-        map.set(odd, 3 * REGION, 9, 8);
-        assert_eq!((map.tag(odd), map.tag(odd + GRANULE)), (9, 8));
-        assert_eq!((map.tag(odd + 3 * REGION - 1), map.tag(odd + 3 * REGION)), (8, NOTHING));
-        assert_eq!([0, 1, usize::MAX, usize::MAX / 2].map(|at| map.tag(at)), [NOTHING; 4]);
-        drop(map);
-        assert_eq!(meta.outstanding().runs, 0);
-    }
-
-    #[test]
-    fn without_memory_nothing_is_lost() {
-        for k in 1..60 {
-            let meta = HeapMeta::new();
-            let Some(map) = PageMap::new(&meta) else { unreachable!("there is memory") };
-            meta.fail_from(k);
-            let covered: Vec<_> =
-                (0..200).filter(|&number| map.cover(start(number), GRANULE)).collect();
-            assert!(covered.len() < 200);
-            for &number in &covered {
-                map.set(start(number), GRANULE, 3, 3);
-            }
-            meta.never();
-            assert!((0..200).all(|number| map.cover(start(number), GRANULE)));
-            assert!(covered.iter().all(|&number| map.tag(start(number)) == 3));
-            drop(map);
-            assert_eq!(meta.outstanding().runs, 0);
-        }
-    }
-
-    /// Who was about to insert into a table when it was replaced finds that it may not.
-    #[test]
-    fn a_table_that_was_replaced_takes_nothing() {
-        let meta = HeapMeta::new();
-        let map = PageMap::new(&meta).unwrap();
-        assert!(map.cover(start(3), GRANULE));
-        let old = map.table.load(Ordering::Relaxed);
-        assert!(map.grow(old));
-        let late = Leaf::new(99);
-        // SAFETY: the old table stays, and refuses the leaf.
-        let inserted = unsafe { Table::insert(old, 99, (&raw const late).cast_mut()) };
-        assert!(matches!(inserted, Inserted::Full));
-        // SAFETY: as above.
-        assert!(unsafe { Table::find(old, 99) }.is_none());
-        assert!(map.leaf(start(3)).is_some() && map.leaf(99 * REGION).is_none());
-    }
-
-    /// Threads enter the same regions and different ones at the same time, while tables are replaced.
-    #[test]
-    fn threads_lose_no_entry() {
-        const EACH: usize = 48;
-        // What a thread enters: every other region is one that the others enter, too.
-        fn entry(thread: usize, number: usize) -> usize {
-            let region =
-                if number.is_multiple_of(2) { number } else { EACH * (thread + 1) + number };
-            start(region) + thread * GRANULE
-        }
-        for round in 0..300 {
-            let meta = HeapMeta::new();
-            let map = PageMap::new(&meta).unwrap();
-            let ready = std::sync::Barrier::new(4);
-            std::thread::scope(|scope| {
-                for thread in 0..4 {
-                    let (map, ready) = (&map, &ready);
-                    scope.spawn(move || {
-                        let mut random = Rng::new(round * 4 + thread as u64);
-                        ready.wait();
-                        for number in 0..EACH {
-                            let at = entry(thread, number);
-                            assert!(map.cover(at, GRANULE));
-                            map.set(at, GRANULE, thread as u8 + 1, 0);
-                            let before = random.below(number + 1);
-                            let found = map.tag(entry(thread, before));
-                            assert_eq!(found, thread as u8 + 1, "{before} of {number}");
-                        }
-                    });
-                }
-            });
-            for (number, thread) in (0..EACH).flat_map(|n| (0..4).map(move |thread| (n, thread))) {
-                assert_eq!(map.tag(entry(thread, number)), thread as u8 + 1);
-            }
-            drop(map);
-            assert_eq!(meta.outstanding().runs, 0);
-        }
-    }
-}
+mod tests;
