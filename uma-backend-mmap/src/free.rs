@@ -6,7 +6,7 @@
 //!   blocks   one summary for every 512 pages: 2 MiB, a huge page
 //!              head, longest, tail: free pages in one piece at its start, anywhere, at its end
 //!              dirty: how many
-//!              touched: some of it was carved since all that is free of it was decommitted
+//!              touched: some of it was carved or freed since all that is free of it was decommitted
 //!   groups   the same without the last two for every 16 blocks
 //! ```
 //!
@@ -21,7 +21,9 @@
 //! # Invariants
 //!
 //! - A dirty page is not used. Pages behind the last one are used.
-//! - A free page of a block that is not touched is dirty, or not resident, or a sweep is on its way to it.
+//! - A free page of a block that is not touched is dirty, or not resident, or a sweep is on its way to it. Or
+//!   a run beside it was first written to, or all of it decommitted and written to again, after the last sweep
+//!   came by: until that run is freed, which touches the block, or another is carved.
 //! - The summaries say what the bits say.
 //!
 //! A search looks at the summary of each group in the worst case (32 in a GiB of 4 KiB pages), at those of

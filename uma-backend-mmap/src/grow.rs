@@ -110,9 +110,11 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
     fn set_up(&self, chunk: NonNull<Chunk>) {
         let ((start, mapped), (wall, page)) = (Chunk::mapping(chunk), Chunk::wall(chunk));
         let huge = self.huge_pages();
+        self.told(huge);
         // SAFETY: the chunk is new and ours.
         let (region, len) = unsafe { (*chunk.as_ptr()).region() };
-        // SAFETY: the chunk is ours; the ranges lie in the mapping; nothing is in the wall's page, and nobody will touch it.
+        // SAFETY: the chunk is ours; the ranges lie in the mapping; nothing is in the wall's page, and nobody will
+        // touch it.
         unsafe {
             if DECOMMITS {
                 let _ = self.calls.hint.count(self.system.name(start, mapped, self.config.name));

@@ -1,11 +1,11 @@
-//! Huge pages: whether they are wanted, said while the supplier is in use; and that they are taken apart where a
-//! part of one is given back.
+//! Huge pages: whether they are wanted, said while the supplier is in use; whether there may be some; and that they
+//! are taken apart where a part of one is given back.
 
 use std::ptr::NonNull;
 
 use uma_core::RawMutex;
 
-use crate::free::BLOCK;
+use crate::region::huge_page;
 use crate::state::State;
 use crate::sync::Ordering;
 use crate::sys::{DECOMMITS, System, page_size};
@@ -22,7 +22,8 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
 
     /// Says whether huge pages are wanted, in place of what the [`Config`](crate::Config) says: for chunks that are
     /// still to come, and for what is touched from now on of those that are there. What was said of these cannot be
-    /// taken back, so [`HugePages::System`] is for chunks to come only. The system may refuse, which is counted
+    /// taken back, so [`HugePages::System`] is for chunks to come only; and huge pages that are there stay, so who
+    /// ever wanted some has them taken apart where a part is given back. The system may refuse, which is counted
     /// with the hints in [`MmapStats`](crate::MmapStats).
     ///
     /// ```
@@ -50,6 +51,7 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
             let huge = self.huge_pages();
             let Some((region, len)) = state.take_untold(huge) else { break };
             drop(state);
+            self.told(huge);
             // SAFETY: the chunk stays mapped as long as it is marked.
             let _ = self.calls.hint.count(unsafe { self.system.huge(region, len, huge) });
             state = self.lock(page);
@@ -60,23 +62,42 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
         state.outside -= 1;
     }
 
+    /// Remembers that there is memory of which the system was told this.
+    pub(crate) fn told(&self, huge: HugePages) {
+        // Nothing else is learnt from it.
+        self.told.fetch_or(1 << huge as u8, Ordering::Relaxed);
+    }
+
+    fn was_told(&self, huge: HugePages) -> bool {
+        self.told.load(Ordering::Relaxed) & 1 << huge as u8 != 0
+    }
+
+    /// Whether huge pages were ever asked for. What they brought is there also after somebody changed his mind.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.was_told(HugePages::Wanted)
+    }
+
+    /// Whether some of the memory may lie on huge pages.
+    pub(crate) fn may_have_huge_pages(&self) -> bool {
+        self.has_asked() || self.was_told(HugePages::System) && self.system.huge_unasked()
+    }
+
     /// Takes the huge pages apart that a range begins and ends in the middle of. Else the system, which has lost a
-    /// part of them, would keep all of their memory until it lacks some, though the process is no longer charged
-    /// for it.
+    /// part of them, would keep all of their memory until it lacks some, though it is no longer resident.
     ///
     /// # Safety
     ///
     /// As [`System::discard`], and the range is not empty.
     pub(crate) unsafe fn tear(&self, at: NonNull<u8>, len: usize) {
         let page = page_size();
-        let block = |address: usize| address / (BLOCK * page);
+        let huge = huge_page(page);
         let (start, end) = (at.addr().get(), at.addr().get() + len);
-        let is_whole = start.is_multiple_of(BLOCK * page) && block(start) != block(end);
-        if !is_whole {
+        let are_two = start / huge != end / huge;
+        if !(start.is_multiple_of(huge) && are_two) {
             // SAFETY: the first page of the range.
             let _ = self.calls.hint.count(unsafe { self.system.tear(at, page) });
         }
-        if block(end) != block(start) && !end.is_multiple_of(BLOCK * page) {
+        if are_two && !end.is_multiple_of(huge) {
             // SAFETY: the last one.
             let torn = unsafe { self.system.tear(at.add(len - page), page) };
             let _ = self.calls.hint.count(torn);

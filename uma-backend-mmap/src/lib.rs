@@ -36,8 +36,10 @@
 //! highest address; then larger pieces; then all others. So a system call pays for many frees, huge
 //! pages are not torn while there are whole ones to give, and what would be used next stays.
 //! [`MmapPages::maintain`], called now and then, decommits what nobody needed since the last call.
-//! [`MmapPages::trim`] gives everything back and unmaps chunks that are wholly free, all but one. Where the system
-//! has huge pages, who touched one page has 511 others, which were never in a run: these go then too.
+//! [`MmapPages::trim`] gives everything back and unmaps chunks that are wholly free, all but one. Where huge pages
+//! were asked for, or the system gives them to everybody, who touched one page has 511 others, which were never in
+//! a run: these go then too. That takes a call for every piece of a huge page that was touched since the last trim; without
+//! huge pages it is one for every piece that was used.
 //! Decommitting is for Linux, where such memory reads as zero afterwards; other systems get only whole
 //! chunks back.
 //!
@@ -61,7 +63,8 @@
 //!
 //! - Every page of a chunk is in one run, free, or on its way to be decommitted.
 //! - Dirty pages are free. What is free and not dirty reads as zero.
-//! - A chunk is unmapped only when all its pages are free, so no run and no decommit is under way in it.
+//! - A chunk is unmapped only when all its pages are free, so no run and no decommit is under way in it, and
+//!   nobody is telling the system what it is.
 //! - There is a place in the directory for every chunk that was taken out of it, or is being mapped.
 //!
 //! # Locks
@@ -70,7 +73,7 @@
 //! lock, advised without it, and put back, some pieces at a time; a fork waits until none is under way. Two threads that both find nothing
 //! free may both map a chunk; the later one unmaps its own again if it turns out not to need it.
 //! Under the lock are: a search of summaries, linear in chunks that are full and in groups of 32 MiB of
-//! the others; for giving back, a search of all blocks with dirty pages.
+//! the others; for giving back, a search of all blocks with dirty pages, or that were touched.
 //!
 //! It never hands out memory twice, never touches the contents of a run (except that
 //! [`MmapPages::decommit`] zeroes where it is told to), and never unmaps what is in use: a supplier

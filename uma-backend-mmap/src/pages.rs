@@ -13,7 +13,7 @@ use crate::state::{Batch, State, Sweep};
 use crate::stats::AllCalls;
 use crate::sync::{AtomicU8, DefaultLock, Mutex, MutexGuard};
 use crate::sys::{DECOMMITS, Kernel, System, page_size};
-use crate::{Config, HugePages, MmapStats};
+use crate::{Config, MmapStats};
 
 /// The flag of a run that is left out of core dumps.
 const HIDDEN: u8 = 1;
@@ -60,8 +60,10 @@ pub struct MmapPages<L: RawMutex = DefaultLock, S: System = Kernel> {
     pub(crate) config: Config,
     pub(crate) system: S,
     pub(crate) state: Mutex<L, State>,
-    /// What is wanted now: a [`HugePages`].
+    /// What is wanted now: a [`HugePages`](crate::HugePages).
     pub(crate) huge: AtomicU8,
+    /// What the system was told of some memory: a bit for each.
+    pub(crate) told: AtomicU8,
     pub(crate) calls: AllCalls,
 }
 
@@ -90,7 +92,7 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
     pub const fn with_system(config: Config, system: S) -> Self {
         let state = Mutex::const_new(L::INIT, State::new(config.dirty_max));
         let huge = AtomicU8::new(config.huge_pages as u8);
-        Self { config, system, state, huge, calls: AllCalls::new() }
+        Self { config, system, state, huge, told: AtomicU8::new(0), calls: AllCalls::new() }
     }
 
     /// Figures of the moment.
@@ -152,9 +154,11 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
         self.state.lock().directory.find(at.addr()).is_some()
     }
 
-    /// Decommits all free memory, and what huge pages brought beside it. Address space stays reserved. While the process is being copied it does nothing.
+    /// Decommits all free memory, and where huge pages were asked for, or the system gives them to everybody, what
+    /// they brought beside it. Address space stays reserved. While the process is being copied it does nothing.
     pub fn decommit_all(&self) {
-        self.decommit_by(Sweep::of_all());
+        let all = self.may_have_huge_pages();
+        self.decommit_by(if all { Sweep::of_all() } else { Sweep::down_to(0) });
     }
 
     /// Decommits as much free memory as nobody needed since the last call of this: the least that was
@@ -188,7 +192,7 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
     /// supplier, which the caller owns, and no part of which is protected.
     pub unsafe fn decommit(&self, at: NonNull<u8>, len: usize) {
         // SAFETY: passed on to the caller.
-        if len != 0 && !unsafe { self.discard(at, len) } {
+        if len != 0 && !unsafe { self.discard(at, len, self.has_asked()) } {
             // SAFETY: the caller owns the range.
             unsafe { at.write_bytes(0, len) };
         }
@@ -232,13 +236,14 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
         state
     }
 
-    /// Asks the system to take the memory of some pages. Returns whether it did.
+    /// Asks the system to take the memory of some pages, and to take huge pages apart for it if `tear`. Returns
+    /// whether it did.
     ///
     /// # Safety
     ///
-    /// As [`System::discard`].
-    unsafe fn discard(&self, at: NonNull<u8>, len: usize) -> bool {
-        if self.huge_pages() == HugePages::Wanted {
+    /// As [`System::discard`], and there are such pages.
+    unsafe fn discard(&self, at: NonNull<u8>, len: usize, tear: bool) -> bool {
+        if tear {
             // SAFETY: passed on to the caller.
             unsafe { self.tear(at, len) };
         }
@@ -252,6 +257,7 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
             return;
         }
         let page = page_size();
+        let tear = sweep.all || self.has_asked();
         let mut batch = Batch::new();
         let mut state = self.lock(page);
         if state.forking {
@@ -267,11 +273,12 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
             for piece in batch.pieces() {
                 // SAFETY: whole pages that were free and have been taken out, so they are ours, and
                 // nothing is in them. Their chunk is not unmapped, since they are not free in it.
-                piece.done = unsafe { self.discard(piece.at, piece.len) };
+                piece.done = unsafe { self.discard(piece.at, piece.len, tear) };
             }
             state = self.lock(page);
             state.put_back(&mut sweep, &mut batch);
             if state.forking {
+                state.leave(&sweep);
                 break;
             }
         }
@@ -376,7 +383,7 @@ unsafe impl<L: RawMutex, S: System> Decommit for MmapPages<L, S> {
         if len != 0 {
             // What the system refuses stays as it is, which is a content like any other.
             // SAFETY: the caller's duty is passed on unchanged.
-            let _ = unsafe { self.discard(at, len) };
+            let _ = unsafe { self.discard(at, len, self.has_asked()) };
         }
     }
 

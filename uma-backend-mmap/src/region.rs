@@ -55,6 +55,12 @@ fn align(pages: usize, page: usize) -> usize {
     if pages >= BLOCK { BLOCK * page } else { page }
 }
 
+/// The size of a huge page: what one table of pages is about, as on all processors that have them. With pages of 4 KiB
+/// it is a block, with larger ones it is several.
+pub(crate) const fn huge_page(page: usize) -> usize {
+    page * (page / size_of::<u64>())
+}
+
 impl Chunk {
     /// Bytes to map for so many pages, if that is a number.
     pub(crate) fn bytes_for(pages: usize, page: usize) -> Option<usize> {
@@ -167,7 +173,50 @@ impl Chunk {
         self.pages().find(pages, align, first.wrapping_neg() & (align - 1))
     }
 
+    /// Notes that pages are written to, and all others that lie on the same huge pages may get memory by it.
+    pub(crate) fn touch(&mut self, range: Range<usize>) {
+        let (huge, first) = (huge_page(self.page) / self.page, self.data.addr().get() / self.page);
+        let start = ((first + range.start) / huge * huge).saturating_sub(first);
+        let end = (first + range.end).next_multiple_of(huge) - first;
+        let end = end.min(self.sums.pages);
+        self.pages().touch(start..end);
+    }
+
     pub(crate) fn sums(&self) -> Sums {
         self.sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Kernel;
+
+    /// As with pages of 16 KiB, whatever those of this system are.
+    #[test]
+    fn who_touches_a_page_touches_all_blocks_of_a_huge_page() {
+        let page = 16 << 10;
+        assert_eq!((huge_page(4 << 10), huge_page(page)), (2 << 20, 32 << 20));
+        let chunk = Chunk::map(&Kernel, 10 * BLOCK, page).unwrap();
+        // SAFETY: the chunk is ours alone.
+        let books = unsafe { &mut *chunk.as_ptr() };
+        let start = books.data.addr().get();
+        // The page before the first whole huge page of the region, if there is one, and that page.
+        let at = (start.next_multiple_of(32 << 20) - start) / page;
+        let blocks = at / BLOCK;
+        for (page, touched) in
+            [(at, 4), (at + 4 * BLOCK - 1, 4), (at + 4 * BLOCK, 8.min(10 - blocks))]
+        {
+            books.touch(page..page + 1);
+            assert_eq!(books.sums.touched, touched, "page {page}");
+        }
+        books.touch(10 * BLOCK - 1..10 * BLOCK);
+        if blocks > 0 {
+            books.touch(0..1);
+        }
+        assert_eq!(books.sums.touched, 10);
+        let (at, len) = Chunk::mapping(chunk);
+        // SAFETY: the whole mapping, of which nothing is used any more.
+        unsafe { Kernel.unmap(at, len).unwrap() };
     }
 }

@@ -86,7 +86,7 @@ pub(crate) struct Sweep {
     /// Bytes that may stay dirty: what was wished, and what was refused.
     keep: usize,
     /// Whether all that may be resident goes, dirty or not.
-    all: bool,
+    pub(crate) all: bool,
     pub(crate) refused: bool,
     pass: usize,
     /// Chunks that are older than this are left.
@@ -105,7 +105,7 @@ impl Sweep {
         Self { keep, all, refused: false, pass: 0, serial, at: 0, before: 0, open: false }
     }
 
-    /// Until nothing that is free is resident.
+    /// Until nothing that is free is resident, though nobody wrote to it.
     pub(crate) const fn of_all() -> Self {
         Self { all: true, ..Self::down_to(0) }
     }
@@ -149,9 +149,8 @@ impl State {
         while let Some(at) = self.directory.with_room(age, pages) {
             let chunk = self.directory.chunk(at);
             if let Some(first) = chunk.find(pages, align) {
-                let mut map = chunk.pages();
-                let dirty = map.take(first..first + pages) * page;
-                map.touch(first..first + pages);
+                let dirty = chunk.pages().take(first..first + pages) * page;
+                chunk.touch(first..first + pages);
                 let base = chunk.at(first);
                 self.dirty -= dirty;
                 self.idle = self.idle.min(self.dirty);
@@ -175,6 +174,10 @@ impl State {
         let range = first..first + len / page;
         let (age, pages) = (chunk.age, chunk.sums().pages);
         chunk.pages().give(range.clone(), dirty);
+        if dirty {
+            // It may have been written to for the first time after a sweep came by.
+            chunk.touch(range.clone());
+        }
         self.taken -= len;
         self.dirty += if dirty { len } else { 0 };
         let room = *self.directory.room(age);
@@ -196,11 +199,11 @@ impl State {
             let excess = excess.div_ceil(self.page);
             let chunk = self.directory.chunk(age);
             if sweep.at != chunk.serial {
-                (sweep.at, sweep.before) = (chunk.serial, usize::MAX);
+                (sweep.at, sweep.before, sweep.open) = (chunk.serial, usize::MAX, false);
             }
             let mut pages = chunk.pages();
             let found = match PASSES.get(sweep.pass) {
-                None if pages.sums.touched == 0 && pages.sums.dirty == 0 => None,
+                None if !sweep.open && pages.sums.touched == 0 && pages.sums.dirty == 0 => None,
                 None => pages.resident_piece(sweep.before, &mut sweep.open),
                 _ if pages.sums.dirty == 0 => None,
                 Some(&BLOCK) => pages.dirty_blocks(sweep.before, excess),
@@ -231,6 +234,18 @@ impl State {
             self.give(piece.at.addr().get(), piece.len, !piece.done);
         }
         batch.count = 0;
+    }
+
+    /// Notes that a sweep ends before it is over: the rest of the block that it is inside of is still to go.
+    pub(crate) fn leave(&mut self, sweep: &Sweep) {
+        let age = self.directory.older_than(sweep.at.saturating_add(1)).checked_sub(1);
+        let Some(age) = age.filter(|_| sweep.open && !sweep.before.is_multiple_of(BLOCK)) else {
+            return;
+        };
+        let chunk = self.directory.chunk(age);
+        if chunk.serial == sweep.at {
+            chunk.pages().touch(sweep.before - 1..sweep.before);
+        }
     }
 
     /// Puts a chunk in, at a place that was promised.

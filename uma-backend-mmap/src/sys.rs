@@ -129,11 +129,14 @@ pub unsafe trait System: Sync {
     /// The system has no huge pages.
     unsafe fn huge(&self, at: NonNull<u8>, len: usize, huge: HugePages) -> Result<(), Errno>;
 
-    /// Takes the huge page apart that a page belongs to.
+    /// Whether the system gives huge pages to who never said a word about them. It may change its mind at any time.
+    fn huge_unasked(&self) -> bool;
+
+    /// Takes the huge page apart that a page belongs to. What is in it is kept.
     ///
     /// # Safety
     ///
-    /// As [`discard`](Self::discard).
+    /// The page lies in a mapping of `map` or `reserve`.
     ///
     /// # Errors
     ///
@@ -289,10 +292,34 @@ unsafe impl System for Kernel {
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn huge_unasked(&self) -> bool {
+        let mut text = [0_u8; 64];
+        // SAFETY: the path ends with a zero; the call writes into `text` and no further; the file is ours to close.
+        let len = unsafe {
+            let path = c"/sys/kernel/mm/transparent_hugepage/enabled";
+            let file = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+            if file < 0 {
+                return false;
+            }
+            let len = libc::read(file, text.as_mut_ptr().cast(), text.len());
+            libc::close(file);
+            len
+        };
+        // For example: `[always] madvise never`.
+        text[..usize::try_from(len).unwrap_or(0)].starts_with(b"[always]")
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn huge_unasked(&self) -> bool {
+        false
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     unsafe fn tear(&self, at: NonNull<u8>, page: usize) -> Result<(), Errno> {
-        // There is no call for it. This one does it at once, where only a part of a huge page is meant.
-        // SAFETY: the caller gives up what is in this page.
-        unsafe { Self::advise(at, page, libc::MADV_FREE) }
+        // There is no call for it. This one does it at once, where only a part of a huge page is meant. So does
+        // MADV_FREE, but if the page then cannot be discarded, it may turn to zeros at any later moment.
+        // SAFETY: it changes no contents.
+        unsafe { Self::advise(at, page, libc::MADV_COLD) }
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]

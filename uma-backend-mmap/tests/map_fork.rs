@@ -90,6 +90,10 @@ unsafe impl System for &'static Slow {
         Err(libc::ENOSYS)
     }
 
+    fn huge_unasked(&self) -> bool {
+        false
+    }
+
     unsafe fn tear(&self, _: NonNull<u8>, _: usize) -> Result<(), Errno> {
         Err(libc::ENOSYS)
     }

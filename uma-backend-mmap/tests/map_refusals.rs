@@ -142,6 +142,10 @@ unsafe impl System for &'static Refusing {
         unreachable!("a map wishes for nothing")
     }
 
+    fn huge_unasked(&self) -> bool {
+        false
+    }
+
     unsafe fn tear(&self, _: NonNull<u8>, _: usize) -> Result<(), Errno> {
         Err(libc::ENOSYS)
     }

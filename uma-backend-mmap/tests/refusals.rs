@@ -110,6 +110,10 @@ unsafe impl System for &'static Refusing {
         unsafe { Kernel.huge(at, len, huge) }
     }
 
+    fn huge_unasked(&self) -> bool {
+        false
+    }
+
     unsafe fn tear(&self, at: NonNull<u8>, page: usize) -> Result<(), Errno> {
         self.may("hint")?;
         // SAFETY: as above.
