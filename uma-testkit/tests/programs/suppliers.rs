@@ -3,7 +3,7 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-use uma_backend_mmap::{Config as MmapConfig, MmapPages};
+use uma_backend_mmap::{Config as MmapConfig, HugePages, MmapPages};
 use uma_backend_static::StaticPages;
 use uma_core::{PageError, PageSupplier};
 use uma_testkit::machine::{self, OneThread};
@@ -146,13 +146,17 @@ impl Pages {
     }
 }
 
-/// Runs a program on a supplier that maps tiny chunks and keeps little.
+/// Runs a program on a supplier that maps small chunks and keeps little, with and without huge pages.
 pub fn mmap_budget(program: &PageProgram) {
     machine::reset();
     let config = &program.config;
     let bytes = |pages: u8| usize::from(pages) * 4096;
+    // Up to four blocks.
+    let shift = config.head % 4;
+    let wishes = [HugePages::System, HugePages::Wanted, HugePages::Unwanted];
     let settings = MmapConfig::DEFAULT
-        .chunks(bytes(config.pages), bytes(config.chunk_max))
+        .chunks(bytes(config.pages) << shift, bytes(config.chunk_max) << shift)
+        .huge_pages(wishes[usize::from(config.page) % 3])
         .dirty_max(bytes(config.dirty));
     let pages = MmapPages::<OneThread>::with_lock(settings);
     let check = |moment: PageMoment, runs: &[(usize, Layout)]| {
@@ -182,7 +186,13 @@ pub fn mmap_budget(program: &PageProgram) {
             pages.decommit_all();
             assert!(pages.stats().dirty == 0 || pages.stats().refused != 0);
         }),
-        trim: Some(&|| pages.trim()),
+        trim: Some(&|| {
+            pages.trim();
+            if config.tail % 2 == 1 {
+                let was = wishes.iter().position(|&wish| wish == pages.huge_pages());
+                pages.set_huge_pages(wishes[(was.expect("one of them") + 1) % 3]);
+            }
+        }),
         check: &check,
     };
     run_pages(&program.ops, &rig);
