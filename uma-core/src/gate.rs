@@ -37,9 +37,9 @@ use core::marker::PhantomPinned;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
-use lock_api::RawMutex;
+use lock_api::{MutexGuard, RawMutex};
 
-use crate::queue::{Node, Queue, State, Wake};
+use crate::queue::{List, Node, Queue, State, Wake};
 use crate::sync::{AtomicU64, Ordering, const_unless_modelled};
 use crate::{AllocError, Deadline, Process, Sleep};
 
@@ -53,6 +53,30 @@ const fn units(word: u64) -> u64 {
 
 const fn sleepers(word: u64) -> u64 {
     word >> 44
+}
+
+/// In whose name somebody takes the queue's lock, which a fork must know of meanwhile.
+pub(crate) trait Admission: Copy {
+    /// While there is one, forks know of the lock.
+    type Pass;
+
+    /// `None` if no zone is known to stand on the gate.
+    fn enter(self) -> Option<Self::Pass>;
+}
+
+/// In that of a zone on the gate, which lives as long: forks know of it.
+impl Admission for () {
+    type Pass = ();
+
+    fn enter(self) -> Option<()> {
+        Some(())
+    }
+}
+
+/// The queue, locked. The lock goes before the pass.
+struct Visit<'a, L: RawMutex, Z: Sleep, A: Admission> {
+    queue: MutexGuard<'a, L, List<Z::Waker>>,
+    _pass: Option<A::Pass>,
 }
 
 pub(crate) struct Gate<L: RawMutex, Z: Sleep> {
@@ -76,25 +100,25 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
 
     /// Changes the limit, at any time; serves whom that helps, and refuses those who need more than there
     /// can be now, wherever they stand in the queue.
-    pub(crate) fn set_max(&self, max: u64) {
+    pub(crate) fn set_max(&self, max: u64, from: impl Admission) {
         self.max.swap(max, Ordering::SeqCst);
         // An exchange: either it finds who waits, or who enlists later finds the limit (see `keep_up`).
         if sleepers(self.word.fetch_add(0, Ordering::SeqCst)) != 0 {
-            self.look_again();
+            self.look_again(from);
         }
     }
 
     /// After the limit was changed.
-    fn look_again(&self) {
-        let _serve = Then(self, Self::hand_out);
-        self.refuse();
+    fn look_again<A: Admission>(&self, from: A) {
+        let _serve = Then(self, from, Self::hand_out);
+        self.refuse(from);
     }
 
     /// For a caller that has just enlisted, while the limit was `max`: whoever changed it since may not have
     /// found anybody.
     fn keep_up(&self, max: u64) {
         if self.max.load(Ordering::SeqCst) != max {
-            self.look_again();
+            self.look_again(());
         }
     }
 
@@ -139,39 +163,51 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
     }
 
     /// Gives room back, and serves those who wait for it.
-    pub(crate) fn refund(&self, count: u64) {
+    pub(crate) fn refund(&self, count: u64, from: impl Admission) {
         // Never below zero: after a double free the source below panics, and the item that came back
         // once too often must not turn into a borrow from the sleepers.
         let less = |word| Some(word - count.min(units(word)));
         let before = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
         if before.is_ok_and(|word| sleepers(word) != 0) {
-            self.hand_out();
+            self.hand_out(from);
         }
     }
 
+    /// The queue, for somebody who comes because there are sleepers; or `None` if there are none any more, and
+    /// perhaps nobody who would let go of the lock in a copy of the process.
+    fn visit<A: Admission>(&self, from: A) -> Option<Visit<'_, L, Z, A>> {
+        let pass = from.enter();
+        // Those who sleep then have not joined.
+        if pass.is_none() && sleepers(self.word.load(Ordering::SeqCst)) == 0 {
+            return None;
+        }
+        Some(Visit { queue: self.queue.lock(), _pass: pass })
+    }
+
     /// Serves waiting callers, first come first served, as long as there is room.
-    fn hand_out(&self) {
+    fn hand_out<A: Admission>(&self, from: A) {
         loop {
-            let mut queue = self.queue.lock();
-            let Some(need) = queue.first_need() else { return };
+            let Some(mut visit) = self.visit(from) else { return };
+            let Some(need) = visit.queue.first_need() else { return };
             // A sleeper is counted exactly while it is in the queue, both under this lock.
             let Some(state) = self.serve(need) else { return };
-            let waker = queue.settle_first(state);
-            drop(queue);
-            let others = Then(self, Self::hand_out);
+            let waker = visit.queue.settle_first(state);
+            drop(visit);
+            let others = Then(self, from, Self::hand_out);
             self.wake(waker);
             core::mem::forget(others);
         }
     }
 
     /// Refuses all who need more than there can be.
-    fn refuse(&self) {
+    fn refuse<A: Admission>(&self, from: A) {
         loop {
-            let mut queue = self.queue.lock();
-            let Some(waker) = queue.refuse_above(self.max.load(Ordering::SeqCst)) else { return };
+            let Some(mut visit) = self.visit(from) else { return };
+            let max = self.max.load(Ordering::SeqCst);
+            let Some(waker) = visit.queue.refuse_above(max) else { return };
             self.word.fetch_sub(ONE_SLEEPER, Ordering::SeqCst);
-            drop(queue);
-            let others = Then(self, Self::refuse);
+            drop(visit);
+            let others = Then(self, from, Self::refuse);
             self.wake(waker);
             core::mem::forget(others);
         }
@@ -300,7 +336,7 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
         drop(queue);
         // If it was the first, there may be room enough for what the next one needs.
         if others && node.need() > 1 {
-            self.hand_out();
+            self.hand_out(());
         }
         true
     }
@@ -308,7 +344,7 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
     /// Leaves the queue, or gives back what was granted.
     fn leave(&self, node: &Node<Z::Waker>) {
         if node.state() != State::Idle && !self.withdraw(node) && node.state() == State::Granted {
-            self.refund(node.need());
+            self.refund(node.need(), ());
         }
     }
 
@@ -342,11 +378,11 @@ impl<L: RawMutex, Z: Sleep> Gate<L, Z> {
 
 /// What is still to be done for the others, also if a wake-up unwinds; a second panic aborts, as it does
 /// when the elements of a `Vec` are dropped.
-struct Then<'a, L: RawMutex, Z: Sleep>(&'a Gate<L, Z>, fn(&Gate<L, Z>));
+struct Then<'a, L: RawMutex, Z: Sleep, A: Admission>(&'a Gate<L, Z>, A, fn(&Gate<L, Z>, A));
 
-impl<L: RawMutex, Z: Sleep> Drop for Then<'_, L, Z> {
+impl<L: RawMutex, Z: Sleep, A: Admission> Drop for Then<'_, L, Z, A> {
     fn drop(&mut self) {
-        (self.1)(self.0);
+        (self.2)(self.0, self.1);
     }
 }
 

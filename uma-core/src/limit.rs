@@ -80,7 +80,7 @@ impl<S, L: RawMutex, Z: Sleep> Limited<S, L, Z> {
     /// The number is taken as it is. FreeBSD once rounded it to whole slabs, down to none, which meant no
     /// limit at all.
     pub fn set_max(&self, max: Option<NonZeroU64>) {
-        self.gate.set_max(Self::bound(max));
+        self.gate.set_max(Self::bound(max), ());
     }
 
     /// Items that are out, in use or in caches above.
@@ -140,7 +140,7 @@ impl<S, L: RawMutex, Z: Sleep> Charged<'_, S, L, Z> {
 impl<S, L: RawMutex, Z: Sleep> Drop for Charged<'_, S, L, Z> {
     fn drop(&mut self) {
         if self.count != 0 {
-            self.limit.gate.refund(self.count);
+            self.limit.gate.refund(self.count, ());
         }
     }
 }

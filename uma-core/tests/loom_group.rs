@@ -8,11 +8,13 @@ mod loom_support;
 
 use std::num::NonZeroU64;
 use std::pin::pin;
+use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use loom_support::{Lock, Mutex, Notify, Parking, Pool, check, join, spawn, touch};
-use uma_core::{Grouped, Item, ItemSource, LimitGroup, Limited, Request};
+use loom_support::{Lock, Mutex, Notify, Parking, Pool, check, join, spawn, touch, yield_now};
+use uma_core::{Grouped, Item, ItemSource, LimitGroup, Limited, RawMutex, Request};
 
 type Limit = Limited<Pool, Lock, Parking>;
 type Group = LimitGroup<'static, Lock, Parking>;
@@ -181,6 +183,69 @@ fn the_cache_of_another_zone_serves_the_sleeper() {
             member.grouped.leave(|| unreachable!("nobody visits"));
         }
         assert_eq!((group.bytes(), group.sleepers()), (0, 0));
+        // SAFETY: it came from the box above.
+        drop(unsafe { Box::from_raw(root) });
+    });
+}
+
+/// A lock that is not taken, and not held, once forks do not know of it any more.
+struct Known(Lock);
+
+/// Not cells of the model: they watch it, and are no part of it.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+// SAFETY: forwards to a lock.
+unsafe impl RawMutex for Known {
+    #[allow(clippy::declare_interior_mutable_const, reason = "the trait asks for it")]
+    const INIT: Self = Self(Lock::INIT);
+
+    type GuardMarker = lock_api::GuardNoSend;
+
+    fn lock(&self) {
+        self.0.lock();
+        HELD.fetch_add(1, Ordering::SeqCst);
+        assert!(!LEFT.load(Ordering::SeqCst), "a lock is taken that no fork knows of");
+    }
+
+    fn try_lock(&self) -> bool {
+        unreachable!("it is not tried")
+    }
+
+    unsafe fn unlock(&self) {
+        HELD.fetch_sub(1, Ordering::SeqCst);
+        // SAFETY: the caller's duty is passed on unchanged.
+        unsafe { self.0.unlock() }
+    }
+}
+
+/// The last sleeper of a group goes, and its zone, while somebody changes the limit: once the zone has left, so that
+/// a fork would not find the group, nobody has one of its locks.
+#[test]
+fn the_last_zone_leaves_while_the_limit_changes() {
+    check("the_last_zone_leaves_while_the_limit_changes", 3, || {
+        LEFT.store(false, Ordering::SeqCst);
+        let each = Pool::new(0).layout().size() as u64;
+        let bytes = NonZeroU64::new(each);
+        let root = Box::into_raw(Box::new(LimitGroup::<Known, _>::new("root", bytes, Parking)));
+        // SAFETY: it is freed below, when nothing uses it any more.
+        let group = unsafe { &*root };
+        let zone = Grouped::new(Pool::new(1), Some(group));
+        // SAFETY: it stays in place, and leaves below.
+        unsafe { zone.join(ptr::null(), |_| ()) };
+        let item = zone.alloc(Request::NOWAIT).unwrap();
+        let changes = spawn(move || group.set_max_bytes(NonZeroU64::new(each - 1)));
+        {
+            let mut place = pin!(zone.place(|| {}));
+            let _ = place.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+        give(&zone, item);
+        zone.leave(yield_now);
+        LEFT.store(true, Ordering::SeqCst);
+        assert_eq!(HELD.load(Ordering::SeqCst), 0, "a lock is held that no fork knows of");
+        join(changes);
+        assert_eq!((group.bytes(), group.sleepers()), (0, 0));
+        drop(zone);
         // SAFETY: it came from the box above.
         drop(unsafe { Box::from_raw(root) });
     });

@@ -56,14 +56,15 @@ impl<'p, S, L: RawMutex, Z: Sleep> Grouped<'p, S, L, Z> {
     pub unsafe fn join(&self, zone: *const (), settle: unsafe fn(*const ())) {
         let Some(group) = self.group else { return };
         let root = group.root();
-        root.joined.fetch_add(1, Ordering::SeqCst);
+        group.path().for_each(|group| group.outside.join());
         let mut list = root.members.lock();
         // SAFETY: the member is in no list, and in place as the caller promises.
         unsafe { list.add(&self.member, Settle::new(zone, settle)) };
     }
 
-    /// Takes the zone out of its group, once nobody visits it any more; `relax` passes the time. A `settle`
-    /// that ends up here waits for itself.
+    /// Takes the zone out of its group, once nobody visits it any more, nor has one of the group's locks of which a
+    /// fork knows by this zone; `relax` passes the time. A `settle` that ends up here waits for itself. Until this
+    /// returned, forks must know of the zone.
     pub fn leave(&self, relax: impl Fn()) {
         let Some(group) = self.group else { return };
         let root = group.root();
@@ -74,7 +75,9 @@ impl<'p, S, L: RawMutex, Z: Sleep> Grouped<'p, S, L, Z> {
                 None => relax(),
             }
         };
-        root.joined.fetch_sub(was_there.into(), Ordering::SeqCst);
+        if was_there {
+            group.path().for_each(|group| group.outside.leave(&relax));
+        }
     }
 
     /// Says that so many items will never come back: their zone has ended, and nobody else takes them. Their

@@ -146,6 +146,10 @@ impl<'a, L: RawMutex> Visit<'a, L> {
 
 impl<L: RawMutex> Drop for Visit<'_, L> {
     fn drop(&mut self) {
+        if self.at.is_null() {
+            // Nobody is visited who would keep the lock known to forks.
+            return;
+        }
         let _list = self.list.lock();
         // SAFETY: as in `advance`.
         if let Some(member) = unsafe { self.at.as_ref() } {

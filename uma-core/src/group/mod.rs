@@ -49,11 +49,14 @@
 //!
 //! A gate's queue, and the list of members at the root: leaves, both. Members are visited as zones are by
 //! their registry: counted in, without the lock. A fork takes the locks of the groups with those of the
-//! first member, and lets go of them with the last. A group that has no members yet is known to no fork: so
-//! without members no lock is taken, not even to change the limit.
+//! first member, and lets go of them with the last. A group that has no members is known to no fork: so without
+//! members no lock is taken, not even to change the limit, and the last member stays while somebody who changes it
+//! has one. (But if there are callers asleep nevertheless: those of a stack that has not joined, or of a future that
+//! was forgotten.)
 
 mod grouped;
 mod members;
+mod outside;
 
 use core::num::NonZeroU64;
 use core::ptr;
@@ -62,8 +65,9 @@ use lock_api::RawMutex;
 
 pub use grouped::{GroupPlace, Grouped};
 use members::{Members, Visit};
+use outside::Outside;
 
-use crate::gate::{Gate, UNLIMITED};
+use crate::gate::{Admission, Gate, UNLIMITED};
 use crate::sync::{AtomicU64, Mutex, Ordering, const_unless_modelled};
 use crate::{AllocError, Name, Process, Request, Sleep};
 
@@ -80,8 +84,8 @@ pub struct LimitGroup<'p, L: RawMutex, Z: Sleep> {
     hungry: AtomicU64,
     /// Bytes of items that will never come back.
     lost: AtomicU64,
-    /// Of the root only: how many zones have joined, and the list of them.
-    joined: AtomicU64,
+    outside: Outside,
+    /// Of the root only: the zones that have joined.
     members: Mutex<L, Members>,
     /// Members that have been told of a fork.
     holds: AtomicU64,
@@ -120,7 +124,7 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
                 parent,
                 hungry: AtomicU64::new(0),
                 lost: AtomicU64::new(0),
-                joined: AtomicU64::new(0),
+                outside: Outside::new(),
                 members: Mutex::const_new(L::INIT, Members::new()),
                 holds: AtomicU64::new(0),
                 name: Name::new(name),
@@ -167,7 +171,7 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
         }
 
         let _drained = Drained(self);
-        self.gate.set_max(Self::bound(bytes));
+        self.gate.set_max(Self::bound(bytes), &self.outside);
     }
 
     /// Bytes in items that are out, in use or in the caches of the zones under this group.
@@ -188,7 +192,7 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
     pub fn write_off(&self) -> u64 {
         let bytes = self.lost.swap(0, Ordering::Relaxed);
         let _above = self.parent.map(|group| WrittenOff { group, bytes });
-        self.gate.refund(bytes);
+        self.gate.refund(bytes, &self.outside);
         bytes
     }
 
@@ -304,12 +308,14 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
         let root = self.root();
         // Without members nobody would let go of the lock in the copy of a process. Who joins later finds what is
         // wanted by himself.
-        if root.joined.load(Ordering::SeqCst) == 0 {
-            return;
-        }
+        let Some(entered) = root.outside.enter() else { return };
         let mut visit = Visit::new(&root.members);
-        while let Some(member) = visit.advance() {
+        let mut next = visit.advance();
+        // From here on there is a member that is visited, and so stays.
+        drop(entered);
+        while let Some(member) = next {
             member.settle();
+            next = visit.advance();
         }
     }
 
@@ -339,6 +345,7 @@ impl<'p, L: RawMutex, Z: Sleep> LimitGroup<'p, L, Z> {
                     // Whoever visited a member, or was about to fail, is in the original; but for this thread,
                     // if it forked out of a hook.
                     group.hungry.store(0, Ordering::SeqCst);
+                    group.outside.nobody();
                     (*group.members.data_ptr()).no_visitors();
                 }
                 group.members.force_unlock();
@@ -406,7 +413,7 @@ impl<L: RawMutex, Z: Sleep> Drop for WrittenOff<'_, '_, L, Z> {
         let _ = group.lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
         // Also if a wake-up unwinds here.
         let _above = group.parent.map(|group| WrittenOff { group, bytes });
-        group.gate.refund(less);
+        group.gate.refund(less, &group.outside);
     }
 }
 
@@ -425,6 +432,6 @@ impl<L: RawMutex, Z: Sleep> Drop for Held<'_, '_, L, Z> {
         }
         // Also if a wake-up unwinds here; a second panic aborts.
         let _above = from.parent.map(|from| Held { from, end, bytes });
-        from.gate.refund(bytes);
+        from.gate.refund(bytes, ());
     }
 }

@@ -328,6 +328,9 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
         // Before anybody can use it, so that no fork finds a zone in use that it does not know.
         // SAFETY: the node is new and in place; `drop` takes it off the list, or we do below.
         unsafe { platform.registry().add(&core.as_ref().node) };
+        // Before that, too, so that no zone that is used in the copy of a process is missing in its group.
+        // SAFETY: it is in place, and leaves as it goes off the list.
+        unsafe { core.as_ref().join_group() };
 
         let (null, new) = (ptr::null_mut(), core.as_ptr());
         match self.core.compare_exchange(null, new, Ordering::AcqRel, Ordering::Acquire) {
@@ -337,8 +340,6 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
                 if edge.is_none() {
                     self.plain.store(new, Ordering::Release);
                 }
-                // SAFETY: it is in place, and `drop` takes it out of the group.
-                unsafe { core.join_group() };
                 let slab = core.slabs().map(|slabs| slabs.slab_layout());
                 let (size, per_slab) = slab.map_or((0, 0), |slab| (slab.slab_size(), slab.items()));
                 event::made(&config.name, item.size(), item.align(), size, per_slab);
@@ -349,6 +350,7 @@ impl<P: Platform, H: Hooks + Clone + Send + Sync + 'static, O: Origin<P>> RawZon
                 // until it is closed, and nothing is out of it: its one hold is ours. The other one lives as
                 // above.
                 unsafe {
+                    core.as_ref().leave_group(|| platform.relax());
                     platform.registry().close(&core.as_ref().node, || platform.relax());
                     Core::let_go(core, platform);
                     Ok(&*other)
