@@ -1,7 +1,8 @@
 //! Taking items out of the cache: flushes for waiting callers, reclaim, and the census.
 //!
 //! Taking another CPU's buckets: exchange its pointers with the empty bucket, fence, and only then
-//! look at what was taken. CPUs are done in groups so that one fence can serve many.
+//! look at what was taken. CPUs are done in groups so that one fence can serve many. Where no fence can be had, what
+//! was taken goes back unseen, and the next drain tries again.
 
 use core::ptr::NonNull;
 
@@ -154,13 +155,29 @@ impl<S: ItemSource, C: PerCpu, L: RawMutex, M: Metadata> BucketCache<S, C, L, M>
         if !any {
             return;
         }
-        self.percpu.fence_range(slots, group.clone());
-        for (cpu, pair) in group.zip(taken) {
-            // SAFETY: the exchange took them out of the slot and the fence has passed, so
-            // nothing on that CPU uses them.
+        let passed = self.percpu.fence_range(slots, group.clone());
+        for (cpu, mut pair) in group.zip(taken) {
+            let any = pair != (Bucket::empty(), Bucket::empty());
+            if !passed && any && !self.percpu.fence(slots, cpu) {
+                self.restore(cpu, &mut pair);
+            }
+            // SAFETY: the exchange took them out of the slot and the fence has passed, or they would have been
+            // restored; so nothing on that CPU uses them.
             let owned = |bucket: NonNull<Bucket>| unsafe { Owned::from_raw(bucket) };
             each(cpu, Which::Alloc, owned(pair.0));
             each(cpu, Which::Free, owned(pair.1));
+        }
+    }
+
+    /// Puts back what was taken from a CPU that nobody can wait for; what is left in `pair` is ours. With the lock
+    /// on [`hands`](BucketCache::hands).
+    fn restore(&self, cpu: usize, pair: &mut (NonNull<Bucket>, NonNull<Bucket>)) {
+        let Some(slot) = self.slots().get(cpu) else { return };
+        for (which, bucket) in [(Which::Alloc, &mut pair.0), (Which::Free, &mut pair.1)] {
+            // SAFETY: it was taken from there with the lock on hands, under which alone buckets are put back.
+            if *bucket != Bucket::empty() && unsafe { slot.restore(which, *bucket) } {
+                *bucket = Bucket::empty();
+            }
         }
     }
 

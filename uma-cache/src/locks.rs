@@ -89,12 +89,14 @@ unsafe impl<K: CurrentCpu> PerCpu for CpuLocks<K> {
         }
     }
 
-    fn fence(&self, slots: Slots<'_>, cpu: usize) {
-        let Some(slot) = slots.get(cpu) else { return };
-        while !slot.try_lock() {
-            self.0.relax();
+    fn fence(&self, slots: Slots<'_>, cpu: usize) -> bool {
+        if let Some(slot) = slots.get(cpu) {
+            while !slot.try_lock() {
+                self.0.relax();
+            }
+            slot.unlock();
         }
-        slot.unlock();
+        true
     }
 
     fn prefork(&self, slots: Slots<'_>) {

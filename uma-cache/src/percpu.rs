@@ -22,7 +22,7 @@ use crate::{Slots, Which};
 /// - `pop`, `push` and `swap` act on one slot of `slots` as [`Slot::pop`](crate::Slot::pop),
 ///   [`Slot::push`](crate::Slot::push) and [`Slot::swap`](crate::Slot::swap) do, and have that slot
 ///   to themselves while they do;
-/// - once [`fence`](Self::fence) has returned, every operation on that CPU's slot which had loaded a
+/// - once [`fence`](Self::fence) has returned `true`, every operation on that CPU's slot which had loaded a
 ///   bucket pointer before the call is over and visible to the caller;
 /// - no method comes back into a zone.
 ///
@@ -80,14 +80,17 @@ pub unsafe trait PerCpu {
 
     /// Waits until nothing on `cpu` still uses a bucket that was in its slot before. Does not wait
     /// for anything longer than one operation.
-    fn fence(&self, slots: Slots<'_>, cpu: usize);
+    ///
+    /// Returns `false` if that cannot be told. What was taken from the CPU goes back then, and stays in its slot
+    /// until somebody asks again.
+    #[must_use = "what was taken may be in use still"]
+    fn fence(&self, slots: Slots<'_>, cpu: usize) -> bool;
 
     /// [`fence`](Self::fence) for the CPUs of a range, where that can be had for less than one by
-    /// one.
-    fn fence_range(&self, slots: Slots<'_>, cpus: core::ops::Range<usize>) {
-        for cpu in cpus {
-            self.fence(slots, cpu);
-        }
+    /// one. If it returns `false`, they are asked for one by one.
+    #[must_use = "what was taken may be in use still"]
+    fn fence_range(&self, slots: Slots<'_>, mut cpus: core::ops::Range<usize>) -> bool {
+        cpus.all(|cpu| self.fence(slots, cpu))
     }
 
     /// Sees to it that no operation on any slot is half done until [`postfork`](Self::postfork): a copy of
@@ -152,12 +155,12 @@ unsafe impl<C: PerCpu + ?Sized> PerCpu for &C {
         (**self).swap(slots, which, new)
     }
 
-    fn fence(&self, slots: Slots<'_>, cpu: usize) {
-        (**self).fence(slots, cpu);
+    fn fence(&self, slots: Slots<'_>, cpu: usize) -> bool {
+        (**self).fence(slots, cpu)
     }
 
-    fn fence_range(&self, slots: Slots<'_>, cpus: core::ops::Range<usize>) {
-        (**self).fence_range(slots, cpus);
+    fn fence_range(&self, slots: Slots<'_>, cpus: core::ops::Range<usize>) -> bool {
+        (**self).fence_range(slots, cpus)
     }
 
     fn prefork(&self, slots: Slots<'_>) {

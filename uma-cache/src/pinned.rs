@@ -66,8 +66,9 @@ unsafe impl<K: Pin> PerCpu for Pinned<K> {
         })
     }
 
-    fn fence(&self, _: Slots<'_>, cpu: usize) {
+    fn fence(&self, _: Slots<'_>, cpu: usize) -> bool {
         self.0.quiesce(cpu);
+        true
     }
 
     fn mode(&self) -> &'static str {

@@ -128,6 +128,21 @@ impl Slot {
         }
     }
 
+    /// Gives a bucket back that was [detached](Self::detach) but not waited for, if no other has taken its place;
+    /// returns whether it did. If not, the bucket is the caller's: who put the other there had the slot to himself,
+    /// so nothing that was under way before is still.
+    ///
+    /// # Safety
+    ///
+    /// Since the bucket was detached from here, nobody has put one in but by [`swap`](Self::swap).
+    pub(crate) unsafe fn restore(&self, which: Which, bucket: NonNull<Bucket>) -> bool {
+        let empty = Bucket::empty().as_ptr();
+        // Acquire on failure: what was under way came before the other bucket.
+        self.pointer(which)
+            .compare_exchange(empty, bucket.as_ptr(), Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
     /// Takes the slot's lock, if it is free.
     #[inline]
     pub(crate) fn try_lock(&self) -> bool {

@@ -20,6 +20,10 @@ pub(crate) use core::cell::UnsafeCell;
 #[cfg(loom)]
 pub(crate) use modelled::UnsafeCell;
 
+/// A flag in a static, of which no model knows.
+#[allow(unused_imports, reason = "where there are restartable sequences")]
+pub(crate) use core::sync::atomic::AtomicBool as Flag;
+
 pub(crate) use lock_api::Mutex;
 
 /// A constructor that is `const`; but not where the cells are a model checker's, which cannot be made

@@ -119,7 +119,9 @@ unsafe impl PerCpu for Tied {
     fn swap(&self, _: Slots<'_>, _: Which, new: Owned) -> Result<Owned, Owned> {
         Err(new)
     }
-    fn fence(&self, _: Slots<'_>, _: usize) {}
+    fn fence(&self, _: Slots<'_>, _: usize) -> bool {
+        true
+    }
     fn mode(&self) -> &'static str {
         "none"
     }

@@ -127,14 +127,14 @@ unsafe impl PerCpu for HostAccess {
         }
     }
 
-    fn fence(&self, slots: Slots<'_>, cpu: usize) {
+    fn fence(&self, slots: Slots<'_>, cpu: usize) -> bool {
         match &self.rseq {
             Some(rseq) => rseq.fence(slots, cpu),
             None => LOCKS.fence(slots, cpu),
         }
     }
 
-    fn fence_range(&self, slots: Slots<'_>, cpus: core::ops::Range<usize>) {
+    fn fence_range(&self, slots: Slots<'_>, cpus: core::ops::Range<usize>) -> bool {
         match &self.rseq {
             Some(rseq) => rseq.fence_range(slots, cpus),
             None => LOCKS.fence_range(slots, cpus),
@@ -213,7 +213,7 @@ mod never {
         fn swap(&self, _: Slots<'_>, _: Which, _: Owned) -> Result<Owned, Owned> {
             match *self {}
         }
-        fn fence(&self, _: Slots<'_>, _: usize) {
+        fn fence(&self, _: Slots<'_>, _: usize) -> bool {
             match *self {}
         }
         fn mode(&self) -> &'static str {

@@ -77,15 +77,17 @@ fn a_case() {
         Ok("workout") => workout(),
         #[cfg(target_arch = "x86_64")]
         Ok("refused membarrier") => {
-            seccomp::refuse(libc::SYS_membarrier);
+            seccomp::refuse(libc::SYS_membarrier, libc::EPERM);
             workout();
         }
         #[cfg(target_arch = "x86_64")]
         Ok("refused later") => {
             work(2);
-            seccomp::refuse(libc::SYS_membarrier);
+            seccomp::refuse(libc::SYS_membarrier, libc::EPERM);
             workout_after(2);
         }
+        #[cfg(target_arch = "x86_64")]
+        Ok("CPU out of reach") => cpu_out_of_reach(),
         Ok("fork") => fork_under_load(),
         Ok("fork beside a sleeper") => fork_beside_a_sleeper(),
         Ok("threads") => threads_that_end(),
@@ -128,6 +130,19 @@ fn membarrier_refused_later_is_survived() {
     start("refused later", &[]);
 }
 
+/// And if the CPU is in another cpuset than the thread: then what is cached there stays, since it may be in use.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_cpu_out_of_reach_keeps_what_it_has() {
+    let output = start("CPU out of reach", &[]);
+    let (out, err) = (&output.stdout, &output.stderr);
+    let tested = !String::from_utf8_lossy(out).contains("NOT TESTED");
+    assert_eq!(
+        String::from_utf8_lossy(err).matches("uma: the kernel refuses").count(),
+        tested.into()
+    );
+}
+
 #[test]
 fn a_child_of_fork_goes_on() {
     for mode in ["rseq", "locks"] {
@@ -156,6 +171,53 @@ fn workout_after(rounds: u64) {
     uma::reclaim(Reclaim::DrainCpu);
     let stats = NODES.stats();
     assert_eq!((stats.used(), stats.allocs), (0, (rounds + 20) * 600));
+    println!("mode={}", mode());
+}
+
+/// The errors are those of a thread in one cpuset, about a CPU of another.
+#[cfg(target_arch = "x86_64")]
+fn cpu_out_of_reach() {
+    fn stay_on(cpu: usize) {
+        // SAFETY: the set is writable, and all zeros are the empty set; `cpu` came from one.
+        unsafe {
+            let mut one = std::mem::zeroed::<libc::cpu_set_t>();
+            libc::CPU_SET(cpu, &mut one);
+            assert_eq!(libc::sched_setaffinity(0, size_of_val(&one), &raw const one), 0);
+        }
+    }
+
+    // SAFETY: the set is writable, and all zeros are the empty set.
+    let mine = unsafe {
+        let mut mine = std::mem::zeroed::<libc::cpu_set_t>();
+        assert_eq!(libc::sched_getaffinity(0, size_of_val(&mine), &raw mut mine), 0);
+        mine
+    };
+    // SAFETY: the numbers are within the set.
+    let mut cpus =
+        (0..size_of_val(&mine) * 8).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &mine) });
+    let (Some(here), Some(there), "rseq") = (cpus.next(), cpus.next(), mode()) else {
+        println!("NOT TESTED: it takes two CPUs and restartable sequences; mode={}", mode());
+        return;
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            stay_on(there);
+            work(1);
+        });
+    });
+    stay_on(here);
+    work(1);
+    assert_eq!((NODES.stats().used(), NODES.stats().allocs), (0, 1200));
+    seccomp::refuse(libc::SYS_membarrier, libc::EPERM);
+    seccomp::refuse(libc::SYS_sched_setaffinity, libc::EINVAL);
+    for _ in 0..2 {
+        uma::reclaim(Reclaim::DrainCpu);
+        assert!(
+            NODES.stats().slabs != 0,
+            "what another CPU has was taken, though it may be in use"
+        );
+    }
+    work(2);
     println!("mode={}", mode());
 }
 
@@ -262,9 +324,9 @@ fn threads_that_end() {
 
 #[cfg(target_arch = "x86_64")]
 mod seccomp {
-    //! A filter that refuses one system call with EPERM.
+    //! A filter that refuses one system call with an error.
 
-    pub(super) fn refuse(call: libc::c_long) {
+    pub(super) fn refuse(call: libc::c_long, error: i32) {
         const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
         const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
         const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -272,7 +334,7 @@ mod seccomp {
         let mut steps = [
             step(LOAD, 0, 0, 0),
             step(EQUAL, 0, 1, call as u32),
-            step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+            step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | error as u32),
             step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
         ];
         let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };

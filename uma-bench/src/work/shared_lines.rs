@@ -190,8 +190,8 @@ unsafe impl<C: PerCpu> PerCpu for Noted<C> {
         self.access.swap(slots, which, unsafe { Owned::from_raw(raw) })
     }
 
-    fn fence(&self, slots: Slots<'_>, cpu: usize) {
-        self.access.fence(slots, cpu);
+    fn fence(&self, slots: Slots<'_>, cpu: usize) -> bool {
+        self.access.fence(slots, cpu)
     }
 
     fn mode(&self) -> &'static str {

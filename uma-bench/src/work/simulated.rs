@@ -99,7 +99,9 @@ unsafe impl PerCpu for Virtual {
         Ok(unsafe { slot.swap(which, Owned::from_raw(raw)) })
     }
 
-    fn fence(&self, _: Slots<'_>, _: usize) {}
+    fn fence(&self, _: Slots<'_>, _: usize) -> bool {
+        true
+    }
 
     fn mode(&self) -> &'static str {
         "virtual"

@@ -21,6 +21,11 @@
 //! `membarrier(PRIVATE_EXPEDITED_RSEQ)`: it interrupts the CPU and restarts whatever sequence of this
 //! process was under way there. After it, no sequence holds the old pointer.
 //!
+//! If membarrier is refused later on, the thread visits the CPU instead. If it may not run there either, the bucket
+//! goes back where it was, which is said once on the standard error stream. Then only threads on that CPU have what
+//! lies there; others go on without it, and a caller that waits at a limit may wait until more is freed than
+//! fits.
+//!
 //! # What it needs
 //!
 //! glibc 2.35 or later registers an rseq area for every thread; we find it by `__rseq_offset`, looked
@@ -145,16 +150,12 @@ unsafe impl PerCpu for Rseq {
         }
     }
 
-    fn fence(&self, _: Slots<'_>, cpu: usize) {
-        fence::cpu(cpu);
+    fn fence(&self, _: Slots<'_>, cpu: usize) -> bool {
+        fence::cpu(cpu)
     }
 
-    fn fence_range(&self, _: Slots<'_>, cpus: core::ops::Range<usize>) {
-        if cpus.len() == 1 {
-            fence::cpu(cpus.start);
-        } else {
-            fence::all(self.cpus);
-        }
+    fn fence_range(&self, _: Slots<'_>, cpus: core::ops::Range<usize>) -> bool {
+        if cpus.len() == 1 { fence::cpu(cpus.start) } else { fence::all() }
     }
 
     fn mode(&self) -> &'static str {

@@ -178,18 +178,18 @@ mod linux {
             }
         }
 
-        fn fence(&self, slots: Slots<'_>, cpu: usize) {
+        fn fence(&self, slots: Slots<'_>, cpu: usize) -> bool {
             match self {
                 Self::Rseq(rseq) => rseq.fence(slots, cpu),
-                Self::NoFence(_) => {}
+                Self::NoFence(_) => true,
                 Self::Locks(locks) => locks.fence(slots, cpu),
             }
         }
 
-        fn fence_range(&self, slots: Slots<'_>, cpus: Range<usize>) {
+        fn fence_range(&self, slots: Slots<'_>, cpus: Range<usize>) -> bool {
             match self {
                 Self::Rseq(rseq) => rseq.fence_range(slots, cpus),
-                Self::NoFence(_) => {}
+                Self::NoFence(_) => true,
                 Self::Locks(locks) => locks.fence_range(slots, cpus),
             }
         }
