@@ -5,11 +5,27 @@ use std::ptr::NonNull;
 
 use uma_core::RawMutex;
 
+use crate::free::BLOCK;
 use crate::region::huge_page;
-use crate::state::State;
+use crate::state::{Outgoing, State};
 use crate::sync::Ordering;
 use crate::sys::{DECOMMITS, System, page_size};
 use crate::{HugePages, MmapPages};
+
+/// Which pages of a block the system has memory for, from its start on.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    start: usize,
+    pages: usize,
+    resident: [u8; BLOCK],
+}
+
+impl Seen {
+    /// Of no block.
+    pub(crate) const fn new() -> Self {
+        Self { start: 0, pages: 0, resident: [1; BLOCK] }
+    }
+}
 
 impl<L: RawMutex, S: System> MmapPages<L, S> {
     /// Whether huge pages are wanted.
@@ -80,6 +96,25 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
     /// Whether some of the memory may lie on huge pages.
     pub(crate) fn may_have_huge_pages(&self) -> bool {
         self.has_asked() || self.was_told(HugePages::System) && self.system.huge_unasked()
+    }
+
+    /// Whether none of a piece is resident, as the system says. It is asked once for each block, since most of what
+    /// is clean in a block that was touched went long ago.
+    pub(crate) fn is_gone(&self, piece: &Outgoing, seen: &mut Seen) -> bool {
+        let Some(start) = piece.clean_in else { return false };
+        let page = page_size();
+        let first = (piece.at.addr().get() - start.addr().get()) / page;
+        let end = first + piece.len / page;
+        if seen.start != start.addr().get() {
+            // A sweep goes down, so the others of this block are below.
+            *seen = Seen { start: start.addr().get(), pages: end, resident: [1; BLOCK] };
+            let there = &mut seen.resident[..end];
+            // SAFETY: both are in one block of a chunk that is not unmapped, since the piece is not free in it.
+            if unsafe { self.system.resident(start, end * page, there) }.is_err() {
+                there.fill(1);
+            }
+        }
+        end <= seen.pages && seen.resident[first..end].iter().all(|&byte| byte & 1 == 0)
     }
 
     /// Takes the huge pages apart that a range begins and ends in the middle of. Else the system, which has lost a

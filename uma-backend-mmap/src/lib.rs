@@ -38,8 +38,8 @@
 //! [`MmapPages::maintain`], called now and then, decommits what nobody needed since the last call.
 //! [`MmapPages::trim`] gives everything back and unmaps chunks that are wholly free, all but one. Where huge pages
 //! were asked for, or the system gives them to everybody, who touched one page has 511 others, which were never in
-//! a run: these go then too. That takes a call for every piece of a huge page that was touched since the last trim; without
-//! huge pages it is one for every piece that was used.
+//! a run: these go then too, if the system says (`mincore`, once for each block that was touched since the last
+//! trim) that they are there.
 //! Decommitting is for Linux, where such memory reads as zero afterwards; other systems get only whole
 //! chunks back.
 //!

@@ -8,6 +8,7 @@ use uma_core::{
 };
 
 use crate::directory::Table;
+use crate::huge::Seen;
 use crate::region::Chunk;
 use crate::state::{Batch, State, Sweep};
 use crate::stats::AllCalls;
@@ -258,7 +259,7 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
         }
         let page = page_size();
         let tear = sweep.all || self.has_asked();
-        let mut batch = Batch::new();
+        let (mut batch, mut seen) = (Batch::new(), Seen::new());
         let mut state = self.lock(page);
         if state.forking {
             return;
@@ -273,7 +274,8 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
             for piece in batch.pieces() {
                 // SAFETY: whole pages that were free and have been taken out, so they are ours, and
                 // nothing is in them. Their chunk is not unmapped, since they are not free in it.
-                piece.done = unsafe { self.discard(piece.at, piece.len, tear) };
+                piece.done = self.is_gone(piece, &mut seen)
+                    || unsafe { self.discard(piece.at, piece.len, tear) };
             }
             state = self.lock(page);
             state.put_back(&mut sweep, &mut batch);

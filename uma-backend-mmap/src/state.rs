@@ -48,6 +48,8 @@ pub(crate) struct State {
 pub(crate) struct Outgoing {
     pub(crate) at: NonNull<u8>,
     pub(crate) len: usize,
+    /// Where its block begins, if none of it is dirty: then it need not be resident, and lies in one block.
+    pub(crate) clean_in: Option<NonNull<u8>>,
     /// Whether the system has taken it.
     pub(crate) done: bool,
 }
@@ -215,11 +217,12 @@ impl State {
             };
             sweep.before = piece.next;
             let len = piece.pages.len() * self.page;
-            let at = chunk.at(piece.pages.start);
+            let (first, at) = (piece.pages.start, chunk.at(piece.pages.start));
+            let clean_in = (piece.dirty == 0).then(|| chunk.at(first / BLOCK * BLOCK));
             chunk.pages().take(piece.pages);
             self.taken += len;
             self.dirty -= piece.dirty * self.page;
-            batch.push(Outgoing { at, len, done: false });
+            batch.push(Outgoing { at, len, clean_in, done: false });
         }
         self.idle = self.idle.min(self.dirty);
     }

@@ -132,6 +132,18 @@ pub unsafe trait System: Sync {
     /// Whether the system gives huge pages to who never said a word about them. It may change its mind at any time.
     fn huge_unasked(&self) -> bool;
 
+    /// Says of each page whether there is memory for it: the lowest bit of its byte is 1 then. There are as many bytes as
+    /// pages. A page of which nothing is resident may be swapped out.
+    ///
+    /// # Safety
+    ///
+    /// They lie in a mapping of `map` or `reserve`.
+    ///
+    /// # Errors
+    ///
+    /// The system does not say.
+    unsafe fn resident(&self, at: NonNull<u8>, len: usize, there: &mut [u8]) -> Result<(), Errno>;
+
     /// Takes the huge page apart that a page belongs to. What is in it is kept.
     ///
     /// # Safety
@@ -312,6 +324,20 @@ unsafe impl System for Kernel {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     fn huge_unasked(&self) -> bool {
         false
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unsafe fn resident(&self, at: NonNull<u8>, len: usize, there: &mut [u8]) -> Result<(), Errno> {
+        if there.len() < len.div_ceil(page_size()) {
+            return Err(libc::EINVAL);
+        }
+        // SAFETY: there is a byte for each page, see above.
+        done(unsafe { libc::mincore(at.as_ptr().cast(), len, there.as_mut_ptr()) })
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    unsafe fn resident(&self, _: NonNull<u8>, _: usize, _: &mut [u8]) -> Result<(), Errno> {
+        Err(libc::ENOSYS)
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -5,7 +5,7 @@ use std::alloc::Layout;
 use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -199,6 +199,9 @@ struct Meddler {
     /// Whether everybody gets huge pages.
     unasked: AtomicBool,
     discarded: Mutex<Vec<(usize, usize)>>,
+    /// How often it was asked what is resident, and whether it says that nothing is. Else all is.
+    looks: AtomicUsize,
+    nothing: AtomicBool,
     /// Who forks as soon as something is discarded.
     forks: Mutex<Option<&'static Meddled>>,
     forked: Mutex<Option<JoinHandle<()>>>,
@@ -285,6 +288,12 @@ unsafe impl System for &'static Meddler {
 
     fn huge_unasked(&self) -> bool {
         self.unasked.load(Ordering::Relaxed)
+    }
+
+    unsafe fn resident(&self, _: NonNull<u8>, _: usize, there: &mut [u8]) -> Result<(), Errno> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        there.fill(u8::from(!self.nothing.load(Ordering::Relaxed)));
+        Ok(())
     }
 
     unsafe fn tear(&self, at: NonNull<u8>, _: usize) -> Result<(), Errno> {
@@ -412,6 +421,21 @@ fn all_that_a_page_brought_goes_however_many_pieces_it_is_in() {
         pages.trim();
         assert_eq!(system.discarded(), (0, 0));
     }
+}
+
+/// It is asked once for each block what is there, and what is not does not go again.
+#[test]
+fn what_is_gone_already_does_not_go_again() {
+    let (pages, system) = a_sieve(HugePages::Wanted, false);
+    system.nothing.store(true, Ordering::Relaxed);
+    system.looks.store(0, Ordering::Relaxed);
+    let run = take(pages, page_size(), page_size());
+    pages.trim();
+    assert_eq!((system.discarded(), system.looks.load(Ordering::Relaxed)), ((0, 0), 1));
+    // What is dirty is there, whatever it says.
+    give(pages, run);
+    pages.trim();
+    assert_eq!((system.discarded(), system.looks.load(Ordering::Relaxed)), ((1, 1), 2));
 }
 
 /// A heap that is full of holes would take a call for each of them, whenever one is used.

@@ -146,6 +146,10 @@ unsafe impl System for &'static Refusing {
         false
     }
 
+    unsafe fn resident(&self, _: NonNull<u8>, _: usize, _: &mut [u8]) -> Result<(), Errno> {
+        Err(libc::ENOSYS)
+    }
+
     unsafe fn tear(&self, _: NonNull<u8>, _: usize) -> Result<(), Errno> {
         Err(libc::ENOSYS)
     }

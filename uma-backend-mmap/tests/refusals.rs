@@ -114,6 +114,10 @@ unsafe impl System for &'static Refusing {
         false
     }
 
+    unsafe fn resident(&self, _: NonNull<u8>, _: usize, _: &mut [u8]) -> Result<(), Errno> {
+        Err(libc::ENOSYS)
+    }
+
     unsafe fn tear(&self, at: NonNull<u8>, page: usize) -> Result<(), Errno> {
         self.may("hint")?;
         // SAFETY: as above.
