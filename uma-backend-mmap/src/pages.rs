@@ -157,6 +157,9 @@ impl<L: RawMutex, S: System> MmapPages<L, S> {
 
     /// Decommits all free memory, and where huge pages were asked for, or the system gives them to everybody, what
     /// they brought beside it. Address space stays reserved. While the process is being copied it does nothing.
+    ///
+    /// Unless huge pages were asked for, it opens and reads `/sys/kernel/mm/transparent_hugepage/enabled` for that,
+    /// if there is such a file and it may.
     pub fn decommit_all(&self) {
         let all = self.may_have_huge_pages();
         self.decommit_by(if all { Sweep::of_all() } else { Sweep::down_to(0) });
