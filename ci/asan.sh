@@ -3,7 +3,7 @@
 # one is found at once; and four that are wrong on purpose, which must be found, or the rest means nothing.
 #
 #   ci/asan.sh            without programs that look at forks, at figures, at the environment and at the clock
-#   ci/asan.sh 1200       all of them; a program may take so many seconds, which is what it may without, too
+#   ci/asan.sh 1200       all of them but `footprint`; a program may take so many seconds, as it may without
 #
 # It needs a nightly compiler; without one it says that it did NOT run.
 set -euo pipefail
@@ -30,17 +30,17 @@ export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=${CARGO_PROFILE_DEV
 cargo=(cargo +nightly)
 
 # Each program of tests alone, so that one that hangs is ended and named; and all of them, in any case.
-# Left out: a footprint, which would be the sanitizer's; and exact figures of zones without checks, since the tier
-# keeps what is freed back for a while.
+# Left out: footprints, which would be the sanitizer's (`footprint` has no other test); and exact figures of zones
+# without checks, since the tier keeps what is freed back for a while.
 skip=()
 for test in a_million_items items_on_cpus_add_up the_stream_says_what_the_program_did zones_as_sources \
     large_items_are_whole_and_not_hoarded a_lowered_group_refuses_what_it_can_never_hold what_is_cached_is_bounded; do
     skip+=(--skip "$test")
 done
 patience=${1:-1200}
-left_out=(alarm environment events footprint fork_first fork_hook fork_locks fork_shared fork_visit idle statistics
-    upkeep warnings_off wordindex)
-(($# == 0)) || left_out=()
+left_out=(footprint)
+(($# != 0)) || left_out+=(alarm environment events fork_first fork_hook fork_locks fork_shared fork_visit idle
+    statistics upkeep warnings_off wordindex)
 tests=()
 for file in uma{-core,-keg,-cache,-debug,}/tests/{*.rs,*/main.rs}; do
     [[ $file == */main.rs ]] && file=${file%/main.rs}
@@ -49,7 +49,7 @@ for file in uma{-core,-keg,-cache,-debug,}/tests/{*.rs,*/main.rs}; do
     [[ ! -e $file || $name == loom_* || " ${left_out[*]} " == *" $name "* ]] || tests+=(--test "$name")
 done
 mapfile -t programs < <("${cargo[@]}" test --quiet --no-run --message-format=json --target $host -p uma-core \
-    -p uma-keg -p uma-cache -p uma-debug -p uma --features uma/asan --lib "${tests[@]}" |
+    -p uma-keg -p uma-cache -p uma-debug -p uma --features uma/asan,uma/async,uma/tracing --lib "${tests[@]}" |
     sed -n 's|.*"manifest_path":"\([^"]*\)/Cargo.toml".*"executable":"\([^"]*\)".*|\1 \2|p')
 if ((${#programs[@]} < 10)); then
     echo "asan.sh: the tests do not compile, or are not found" >&2
@@ -63,6 +63,9 @@ for program in "${programs[@]}"; do
     start=$SECONDS
     if ! (cd "$home" && exec timeout --kill-after=10 "$patience" "$file" --quiet "${skip[@]}") >"$log" 2>&1; then
         grep -A 8 -E 'panicked at|AddressSanitizer|FAILED|running for over' "$log" >&2 || tail -n 50 "$log" >&2
+        failed+=("${file##*/}")
+    elif grep -q '^running 0 tests' "$log"; then
+        echo "asan.sh: ${file##*/} has no tests: a feature is missing, or all are left out" >&2
         failed+=("${file##*/}")
     fi
     ((SECONDS - start < 20)) || echo "asan.sh: ${file##*/} took $((SECONDS - start)) s"
