@@ -49,7 +49,10 @@ pub(crate) fn run(bench: &mut Bench) {
 fn child(name: &str, size: usize) -> Option<[f64; 4]> {
     let program = std::env::current_exe().ok()?;
     let size = size.to_string();
-    let output = Command::new(program).args([CHILD, name, &size]).output().ok()?;
+    let mut command = Command::new(program);
+    // What a subject's name says, its process decides.
+    command.args([CHILD, name, &size]).env_remove("UMA_HUGE_PAGES");
+    let output = command.output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let numbers = text.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>().ok()?;
     numbers.try_into().ok()

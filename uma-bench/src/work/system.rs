@@ -71,6 +71,8 @@ struct Found {
 fn child(name: &str, size: usize) -> std::io::Result<Option<Found>> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args([CHILD, name, &size.to_string()]).stdout(Stdio::piped());
+    // What a subject's name says, its process decides.
+    command.env_remove("UMA_HUGE_PAGES");
     let traceme = || {
         let null = std::ptr::null_mut::<libc::c_void>();
         // SAFETY: a system call without arguments.
