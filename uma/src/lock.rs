@@ -1,18 +1,31 @@
 //! The lock of the platform `Host`.
 
+use core::cell::Cell;
 use core::fmt;
 
 use parking_lot::lock_api::{GuardNoSend, RawMutex};
+use parking_lot_core::DEFAULT_PARK_TOKEN;
 
 use crate::sync::{AtomicBool, Ordering, UnsafeCell};
 
 /// Set in the copy that fork(2) makes, while it lets go of the locks that the original took.
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
 
-/// A lock of `parking_lot` that can be let go of in the copy of a process.
+/// Whether this process is a copy.
+static IS_COPY: AtomicBool = AtomicBool::new(false);
+
+std::thread_local! {
+    /// Whether `parking_lot` knows this thread.
+    static KNOWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A lock of `parking_lot` that can be let go of in the copy of a process, and waited for without memory.
 ///
-/// There, threads that waited for the lock are gone, and the queue that they waited in may have been
+/// In a copy, threads that waited for the lock are gone, and the queue that they waited in may have been
 /// copied while it was being changed, so it must not be touched: the lock is made new instead.
+///
+/// Where a thread waits for the first time, `parking_lot` and the C library take memory for it, and the process ends
+/// if there is none. So it is made known to them when it first takes such a lock, free or not.
 pub struct HostLock(UnsafeCell<parking_lot::RawMutex>);
 
 // SAFETY: the cell is written in the copy of a process only, where there is one thread; otherwise it
@@ -33,6 +46,10 @@ unsafe impl RawMutex for HostLock {
 
     #[inline]
     fn lock(&self) {
+        // Not at the end of a thread: it is known, or will hardly have to wait any more.
+        if KNOWN.try_with(|known| !known.replace(true)).unwrap_or(false) {
+            introduce();
+        }
         self.inner().lock();
     }
 
@@ -53,6 +70,21 @@ unsafe impl RawMutex for HostLock {
     }
 }
 
+/// Makes this thread known to `parking_lot`: it is about to wait in a queue of its own, and does not.
+#[cold]
+fn introduce() {
+    static QUEUE: u8 = 0;
+    // The queues of a copy may be locked by threads that it does not have.
+    if IS_COPY.load(Ordering::Relaxed) {
+        return;
+    }
+    let key = (&raw const QUEUE).addr();
+    // SAFETY: nothing else has the address of the queue; the closures do nothing.
+    unsafe {
+        parking_lot_core::park(key, || false, || {}, |_, _| {}, DEFAULT_PARK_TOKEN, None);
+    }
+}
+
 impl fmt::Debug for HostLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HostLock")
@@ -61,6 +93,7 @@ impl fmt::Debug for HostLock {
 
 /// Runs `let_go` in the copy of a process, in which all locks are made new as they are let go of.
 pub(crate) fn in_child(let_go: impl FnOnce()) {
+    IS_COPY.store(true, Ordering::Relaxed);
     IN_CHILD.store(true, Ordering::Relaxed);
     let_go();
     IN_CHILD.store(false, Ordering::Relaxed);
