@@ -2,6 +2,8 @@
 
 use core::cell::Cell;
 use core::fmt;
+use std::thread;
+use std::time::Duration;
 
 use parking_lot::lock_api::{GuardNoSend, RawMutex};
 use parking_lot_core::DEFAULT_PARK_TOKEN;
@@ -22,7 +24,9 @@ std::thread_local! {
 /// A lock of `parking_lot` that can be let go of in the copy of a process, and waited for without memory.
 ///
 /// In a copy, threads that waited for the lock are gone, and the queue that they waited in may have been
-/// copied while it was being changed, so it must not be touched: the lock is made new instead.
+/// copied while it was being changed, so it must not be touched: the lock is made new instead. Nor may the queues of
+/// other locks, which share tables and locks of their own; so in a copy nobody waits in a queue, but looks again
+/// and again. What these locks guard takes no longer than a few steps.
 ///
 /// Where a thread waits for the first time, `parking_lot` and the C library take memory for it, and the process ends
 /// if there is none. So it is made known to them when it first takes such a lock, free or not.
@@ -37,6 +41,18 @@ impl HostLock {
         // SAFETY: nobody writes the cell but `unlock` in a process of one thread.
         unsafe { &*self.0.get() }
     }
+
+    fn lock_in_copy(&self) {
+        const AT_ONCE: u32 = 10;
+        let mut tries = 0;
+        while !self.inner().try_lock() {
+            match tries {
+                0..AT_ONCE => thread::yield_now(),
+                _ => thread::sleep(Duration::from_micros(50)),
+            }
+            tries = tries.saturating_add(1);
+        }
+    }
 }
 
 // SAFETY: forwards to a lock that keeps the contract; `unlock` leaves a lock that nobody holds.
@@ -46,6 +62,9 @@ unsafe impl RawMutex for HostLock {
 
     #[inline]
     fn lock(&self) {
+        if IS_COPY.load(Ordering::Relaxed) {
+            return self.lock_in_copy();
+        }
         // Not at the end of a thread: it is known, or will hardly have to wait any more.
         if KNOWN.try_with(|known| !known.replace(true)).unwrap_or(false) {
             introduce();
@@ -74,10 +93,6 @@ unsafe impl RawMutex for HostLock {
 #[cold]
 fn introduce() {
     static QUEUE: u8 = 0;
-    // The queues of a copy may be locked by threads that it does not have.
-    if IS_COPY.load(Ordering::Relaxed) {
-        return;
-    }
     let key = (&raw const QUEUE).addr();
     // SAFETY: nothing else has the address of the queue; the closures do nothing.
     unsafe {

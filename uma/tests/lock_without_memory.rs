@@ -8,8 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use lock_api::RawMutex;
-use uma::HostLock;
+use uma::{HostLock, Zone};
+use uma_testkit::in_a_copy;
 
+static NODES: Zone<u64> = Zone::new("node");
 static FREE: HostLock = HostLock::INIT;
 static TAKEN: HostLock = HostLock::INIT;
 static READY: Barrier = Barrier::new(2);
@@ -27,17 +29,34 @@ fn eat() {
     }
 }
 
-/// Not a test: what the other starts.
+/// Not a test: what the others start.
 #[test]
 fn a_case() {
-    if std::env::var_os("UMA_TEST_CASE").is_none() {
-        return;
+    match std::env::var("UMA_TEST_CASE").as_deref() {
+        Ok("thread") => wait(true),
+        Ok("copy") => {
+            // A zone is used, so forks are known.
+            drop(NODES.alloc(1));
+            let status = in_a_copy(|| {
+                wait(false);
+                false
+            });
+            assert_eq!(status, 0, "the copy");
+        }
+        Ok(case) => panic!("no case {case}"),
+        Err(_) => {}
     }
+}
+
+/// A thread waits without memory, and ends the process. If not `before`, this is the first lock it takes at all.
+fn wait(before: bool) {
     TAKEN.lock();
-    let waiter = thread::spawn(|| {
-        FREE.lock();
-        // SAFETY: held just now.
-        unsafe { FREE.unlock() };
+    let waiter = thread::spawn(move || {
+        if before {
+            FREE.lock();
+            // SAFETY: held just now.
+            unsafe { FREE.unlock() };
+        }
         eat();
         READY.wait();
         TAKEN.lock();
@@ -55,12 +74,22 @@ fn a_case() {
     let _ = waiter.join();
 }
 
-#[test]
-fn a_lock_is_waited_for_without_memory() {
+fn outcome(case: &str) {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "a_case", "--nocapture"]).env("UMA_TEST_CASE", "1");
+    command.args(["--exact", "a_case", "--nocapture"]).env("UMA_TEST_CASE", case);
     let output = command.output().unwrap();
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("waited"), "{}: {err}", output.status);
+}
+
+#[test]
+fn a_lock_is_waited_for_without_memory() {
+    outcome("thread");
+}
+
+/// Also by a thread that has never taken one.
+#[test]
+fn so_it_is_in_a_copy() {
+    outcome("copy");
 }
