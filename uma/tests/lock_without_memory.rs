@@ -12,7 +12,6 @@ use uma::{HostLock, Zone};
 use uma_testkit::in_a_copy;
 
 static NODES: Zone<u64> = Zone::new("node");
-static FREE: HostLock = HostLock::INIT;
 static TAKEN: HostLock = HostLock::INIT;
 static READY: Barrier = Barrier::new(2);
 
@@ -33,14 +32,11 @@ fn eat() {
 #[test]
 fn a_case() {
     match std::env::var("UMA_TEST_CASE").as_deref() {
-        Ok(case @ ("thread" | "copy")) => {
-            // In a copy either way, since there the threads of the test harness want no memory. As long as no zone
-            // was used, the engine knows of no fork, and the copy is as good as an original.
-            if case == "copy" {
-                drop(NODES.alloc(1));
-            }
+        Ok("copy") => {
+            // A zone is used, so forks are known.
+            drop(NODES.alloc(1));
             let status = in_a_copy(|| {
-                wait(case == "thread");
+                wait();
                 false
             });
             assert_eq!(status, 0, "the copy");
@@ -50,19 +46,14 @@ fn a_case() {
     }
 }
 
-/// A thread waits without memory, and ends the process. If not `before`, this is the first lock it takes at all.
-fn wait(before: bool) {
+/// A thread waits without memory, and ends the process. This is the first lock it takes at all.
+fn wait() {
     TAKEN.lock();
-    let waiter = thread::spawn(move || {
-        if before {
-            FREE.lock();
-            // SAFETY: held just now.
-            unsafe { FREE.unlock() };
-        }
+    let waiter = thread::spawn(|| {
         eat();
         READY.wait();
         TAKEN.lock();
-        // SAFETY: as above.
+        // SAFETY: held just now.
         unsafe {
             TAKEN.unlock();
             libc::write(1, c"waited".as_ptr().cast(), 6);
@@ -87,11 +78,5 @@ fn outcome(case: &str) {
 
 #[test]
 fn a_lock_is_waited_for_without_memory() {
-    outcome("thread");
-}
-
-/// Also by a thread that has never taken one.
-#[test]
-fn so_it_is_in_a_copy() {
     outcome("copy");
 }
