@@ -130,7 +130,9 @@ pub unsafe trait System: Sync {
     unsafe fn huge(&self, at: NonNull<u8>, len: usize, huge: HugePages) -> Result<(), Errno>;
 
     /// Whether the system gives huge pages to who never said a word about them. It may change its mind at any time.
-    fn huge_unasked(&self) -> bool;
+    fn huge_unasked(&self) -> bool {
+        false
+    }
 
     /// Says of each page whether there is memory for it: the lowest bit of its byte is 1 then. There are as many bytes as
     /// pages. A page of which nothing is resident may be swapped out.
@@ -142,7 +144,10 @@ pub unsafe trait System: Sync {
     /// # Errors
     ///
     /// The system does not say.
-    unsafe fn resident(&self, at: NonNull<u8>, len: usize, there: &mut [u8]) -> Result<(), Errno>;
+    unsafe fn resident(&self, at: NonNull<u8>, len: usize, there: &mut [u8]) -> Result<(), Errno> {
+        let _ = (at, len, there);
+        Err(libc::ENOSYS)
+    }
 
     /// Takes the huge page apart that a page belongs to. What is in it is kept.
     ///
@@ -153,7 +158,10 @@ pub unsafe trait System: Sync {
     /// # Errors
     ///
     /// The system cannot.
-    unsafe fn tear(&self, at: NonNull<u8>, page: usize) -> Result<(), Errno>;
+    unsafe fn tear(&self, at: NonNull<u8>, page: usize) -> Result<(), Errno> {
+        let _ = (at, page);
+        Err(libc::ENOSYS)
+    }
 
     /// Says whether pages belong into core dumps.
     ///
@@ -321,11 +329,6 @@ unsafe impl System for Kernel {
         text[..usize::try_from(len).unwrap_or(0)].starts_with(b"[always]")
     }
 
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    fn huge_unasked(&self) -> bool {
-        false
-    }
-
     #[cfg(any(target_os = "linux", target_os = "android"))]
     unsafe fn resident(&self, at: NonNull<u8>, len: usize, there: &mut [u8]) -> Result<(), Errno> {
         if there.len() < len.div_ceil(page_size()) {
@@ -335,22 +338,12 @@ unsafe impl System for Kernel {
         done(unsafe { libc::mincore(at.as_ptr().cast(), len, there.as_mut_ptr()) })
     }
 
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    unsafe fn resident(&self, _: NonNull<u8>, _: usize, _: &mut [u8]) -> Result<(), Errno> {
-        Err(libc::ENOSYS)
-    }
-
     #[cfg(any(target_os = "linux", target_os = "android"))]
     unsafe fn tear(&self, at: NonNull<u8>, page: usize) -> Result<(), Errno> {
         // There is no call for it. This one does it at once, where only a part of a huge page is meant. So does
         // MADV_FREE, but if the page then cannot be discarded, it may turn to zeros at any later moment.
         // SAFETY: it changes no contents.
         unsafe { Self::advise(at, page, libc::MADV_COLD) }
-    }
-
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    unsafe fn tear(&self, _: NonNull<u8>, _: usize) -> Result<(), Errno> {
-        Err(libc::ENOSYS)
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]

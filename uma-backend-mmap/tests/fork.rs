@@ -82,18 +82,6 @@ unsafe impl System for &Slow {
         Err(libc::ENOSYS)
     }
 
-    fn huge_unasked(&self) -> bool {
-        false
-    }
-
-    unsafe fn resident(&self, _: NonNull<u8>, _: usize, _: &mut [u8]) -> Result<(), Errno> {
-        Err(libc::ENOSYS)
-    }
-
-    unsafe fn tear(&self, _: NonNull<u8>, _: usize) -> Result<(), Errno> {
-        Err(libc::ENOSYS)
-    }
-
     unsafe fn dump(&self, at: NonNull<u8>, len: usize, yes: bool) -> Result<(), Errno> {
         // SAFETY: as above.
         unsafe { Kernel.dump(at, len, yes) }

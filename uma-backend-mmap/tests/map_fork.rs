@@ -90,18 +90,6 @@ unsafe impl System for &'static Slow {
         Err(libc::ENOSYS)
     }
 
-    fn huge_unasked(&self) -> bool {
-        false
-    }
-
-    unsafe fn resident(&self, _: NonNull<u8>, _: usize, _: &mut [u8]) -> Result<(), Errno> {
-        Err(libc::ENOSYS)
-    }
-
-    unsafe fn tear(&self, _: NonNull<u8>, _: usize) -> Result<(), Errno> {
-        Err(libc::ENOSYS)
-    }
-
     unsafe fn dump(&self, _: NonNull<u8>, _: usize, _: bool) -> Result<(), Errno> {
         Err(libc::ENOSYS)
     }

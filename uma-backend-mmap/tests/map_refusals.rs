@@ -142,18 +142,6 @@ unsafe impl System for &'static Refusing {
         unreachable!("a map wishes for nothing")
     }
 
-    fn huge_unasked(&self) -> bool {
-        false
-    }
-
-    unsafe fn resident(&self, _: NonNull<u8>, _: usize, _: &mut [u8]) -> Result<(), Errno> {
-        Err(libc::ENOSYS)
-    }
-
-    unsafe fn tear(&self, _: NonNull<u8>, _: usize) -> Result<(), Errno> {
-        Err(libc::ENOSYS)
-    }
-
     unsafe fn dump(&self, _: NonNull<u8>, _: usize, _: bool) -> Result<(), Errno> {
         unreachable!("a map says nothing about dumps")
     }
