@@ -1,5 +1,5 @@
-//! A thread that waits for a lock of the platform for the first time when there is no memory left. In a process of its
-//! own, which has none after that.
+//! In the copy of a process: a thread that waits for a lock of the platform for the first time when there is no memory
+//! left. (In an original it may not: there `parking_lot` takes some for it.)
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 use std::process::Command;
